@@ -1,0 +1,1 @@
+"""The `course` command: what a learner types between lessons."""
