@@ -1,4 +1,5 @@
 """Saving a model and a training state so that a kill at any moment leaves the old file or the new one, whole."""
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from common.files import atomic_path
 def save(path: Path | str, state: Any) -> None:
     """Write tensors, state_dicts and plain Python values. Raises LessonError when the disk is full or not ours."""
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):          # a full disk, under torch's own words
+                raise error.__context__
+            raise
 
 
 def load(path: Path | str) -> Any:
@@ -27,14 +34,12 @@ def load(path: Path | str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise LessonError(f"{path} is not there. Run the lesson without --resume to make it.") from None
-    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        raise LessonError(f"{path} holds Python objects that could run code when loaded, so it was refused. "
+                          "Delete it and train again; load only files of tensors and plain values.") from error
+    except Exception as error:                              # a damaged archive fails in a dozen ways
         raise LessonError(f"{path} is damaged or is no checkpoint ({type(error).__name__}). "
                           "Delete it and train again, or point --out at another folder.") from error
-    except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise LessonError(f"{path} holds Python objects that could run code when loaded, so it was refused. "
-                              "Load only files of tensors and plain values.") from error
-        raise
 
 
 class Checkpoint:
@@ -70,7 +75,7 @@ class Checkpoint:
             for name, member in self.members.items():
                 member.load_state_dict(state["members"][name])
             set_rng_state(state["rng"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise LessonError(f"{self.path} belongs to another model or lesson ({type(error).__name__}). "
                               "Drop --resume to start anew.") from error
         print(f"  resumed after epoch {len(state['history'])}")

@@ -9,6 +9,7 @@ An explicit flag wins, then --tiny or --preset, then the default.
 import argparse
 import dataclasses
 import difflib
+import errno
 import inspect
 import json
 import os
@@ -26,12 +27,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from common import record
 from common.errors import ClaimFailed, LessonError
-from common.files import readable, write_json
+from common.files import readable, write_bytes, write_json
 from common.lessons import ROOT, lesson_of
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+
+_OURS = re.compile(r"(common|practice|phase\d\d_\w+)(\.|$)")     # no package of others is missing, but a file of ours
 
 
 def param(default: Any, help: str, *, tiny: Any = MISSING, long: Any = MISSING, quick: Any = MISSING,
@@ -74,7 +78,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         hint = ""
-        if unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+        if unknown := re.search(r"unrecognized arguments: (-[\w-]+)", message):
             flags = [flag for action in self._actions for flag in action.option_strings]
             if close := difflib.get_close_matches(unknown[1], flags, 1):
                 hint = f" Did you mean {close[0]}?"
@@ -99,7 +103,7 @@ def parse(config_class: type, doc: str, argv: list[str] | None = None, prog: str
 def _argument(field: dataclasses.Field, presets: list[str]) -> dict[str, Any]:
     meta = field.metadata
     note = "".join(f", {name} {value}" for name, value in meta["presets"].items())
-    shown = "" if field.default in (None, False) else f" (default {field.default}{note})"
+    shown = "" if field.default is None or field.default is False else f" (default {field.default}{note})"
     help_text = (meta["help"] + shown).replace("%", "%%")
     if field.type is bool:
         return {"action": argparse.BooleanOptionalAction if field.default else "store_true", "help": help_text}
@@ -118,8 +122,10 @@ def _number(kind: type, low: float | None) -> Callable[[str], float]:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number") from None
-        if not lowest <= value < float("inf"):              # also refuses nan
+        if not value >= lowest:                             # also refuses nan
             raise argparse.ArgumentTypeError(f"must be {lowest:g} or more, got {text}")
+        if value >= 2**63:                                  # also refuses inf
+            raise argparse.ArgumentTypeError(f"{text} is too large")
         return value
 
     return convert
@@ -139,23 +145,25 @@ def execute(run: Callable[[Any], dict | None], config_class: type, doc: str, arg
     cfg = parse(config_class, doc, argv, prog=lesson.path.name)
     cfg.out = Path(cfg.out).expanduser().resolve() if cfg.out else lesson.out(cfg.tiny)
     log = record.start(cfg.tiny)
-    start, status, metrics, code = time.perf_counter(), "passed", {}, 0
+    start, status, metrics, code = time.perf_counter(), "passed", None, 0
     try:
         _make_folder(cfg.out)
         _seed(cfg.seed)
         print(f"{doc.strip().splitlines()[0]}\n{_mode(cfg)} · seed {cfg.seed}" + _device_line(cfg))
-        metrics = run(cfg) or {}
-    except BaseException as error:                          # also Ctrl-C; re-raised below where it is ours to mend
-        status, code = "failed" if isinstance(error, ClaimFailed) else "stopped", _explain(error, cfg)
-        if code is None:
+        metrics = run(cfg)
+    except BaseException as error:                          # also Ctrl-C
+        code = _explain(error, cfg)
+        if code is None:                                    # a fault of ours, which needs its trace
             raise
+        if isinstance(error, ClaimFailed):
+            status, metrics = "failed", {}
     seconds = time.perf_counter() - start
-    if cfg.out.is_dir():
+    if metrics is not None:                                 # a prediction or a stopped run leaves the last result alone
         try:
             _write_result(cfg, lesson.key, log, metrics, seconds, status)
         except LessonError as error:
             code = _explain(error, cfg)
-    if code == 0:
+    if code == 0 and metrics is not None:
         print(f"\n{_verdict(log)} in {seconds:.1f} s · {_shown(cfg.out / 'result.json')}")
     return code
 
@@ -163,10 +171,10 @@ def execute(run: Callable[[Any], dict | None], config_class: type, doc: str, arg
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
         raise readable(error, folder) from error
-    if not os.access(folder, os.W_OK):
-        raise LessonError(f"{folder} cannot be written: no permission. Choose a folder of yours with --out FOLDER.")
 
 
 def _seed(seed: int) -> None:
@@ -191,57 +199,55 @@ def _device_line(cfg: LessonConfig) -> str:
 
 def _explain(error: BaseException, cfg: LessonConfig) -> int | None:
     """Print what happened and what to do; return the exit code, or None for a fault of ours that needs its trace."""
-    if cfg.debug and not isinstance(error, SystemExit):
-        traceback.print_exc()
+    trace = traceback.format_exc()
     if isinstance(error, OSError):
         error = readable(error, getattr(error, "filename", None) or cfg.out)
-    sentence, code = None, 1
+    code = 1
     if isinstance(error, LessonError):
         sentence = str(error)
     elif isinstance(error, KeyboardInterrupt):
         sentence, code = f"stopped by you. What was saved is in {cfg.out}; a lesson that trains goes on with --resume.", 130
     elif isinstance(error, NotImplementedError):
         sentence = str(error) or "a part of this lesson is still to be written."
-    elif isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("common", "practice"):
+    elif isinstance(error, ModuleNotFoundError) and not _OURS.match(error.name or "common"):
         sentence = (f"this lesson needs the package {error.name.split('.')[0]}, which is not installed. "
                     'Install what all lessons need: python -m pip install -c constraints.txt -e ".[all]"')
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         sentence = "not enough memory. Try a smaller --batch-size, or --tiny to see the lesson at all."
-    elif isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
     else:
         return None
-    if sentence:
-        print(f"\nerror: {sentence}", file=sys.stderr, flush=True)
+    print(f"\n{trace if cfg.debug else ''}error: {sentence}", file=sys.stderr, flush=True)
     return code
 
 
 def _write_result(cfg: LessonConfig, key: str, log: record.Record, metrics: dict, seconds: float, status: str) -> None:
-    curves = {name: value for name, value in metrics.items() if isinstance(value, (list, tuple, dict))}
+    metrics = _plain(metrics)
+    curves = {name: value for name, value in metrics.items() if isinstance(value, (list, dict))}
     result = {
         "lesson": key, "status": status, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(cfg).items()},
-        "metrics": {k: _plain(v) for k, v in metrics.items() if k not in curves},
+        "metrics": {k: v for k, v in metrics.items() if k not in curves},
         "claims": log.as_dict()["claims"], "data": log.data, "test_reads": log.test_reads, "figures": log.figures,
         "seconds": round(seconds, 2), "peak_memory_mib": _peak_memory(), "versions": versions(),
-        "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1, "curves": _plain(curves),
+        "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1, "curves": curves,
     }
     write_json(cfg.out / "result.json", result)
     line = {k: result[k] for k in ("date", "status", "settings", "metrics", "seconds", "curves")}
+    runs = cfg.out / "runs.jsonl"
     try:
-        with open(cfg.out / "runs.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        past = runs.read_bytes() if runs.exists() else b""
     except OSError as error:
-        raise readable(error, cfg.out / "runs.jsonl") from error
+        raise readable(error, runs) from error
+    write_bytes(runs, past + (json.dumps(line, ensure_ascii=False) + "\n").encode())   # whole: a half line spoils the next
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of NumPy and torch as Python's own, so that JSON can hold them."""
+    """Numbers and arrays of NumPy and torch as Python's own, so that JSON can hold them."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value.item() if hasattr(value, "item") else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _peak_memory() -> int | None:

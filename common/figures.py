@@ -57,10 +57,16 @@ def plot_curves(axis, curves: Mapping[str, Sequence[float]], xlabel: str = "epoc
     for (name, values), colour in zip(curves.items(), COLOURS * 3):
         steps = np.arange(start, start + len(values))
         axis.plot(steps, values, color=colour, marker="o" if len(values) < 20 else None, markersize=4)
-        axis.annotate(f" {name}", (steps[-1], values[-1]), color=colour, va="center", fontweight="bold")
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    axis.set_xlim(right=start + (max(map(len, curves.values())) - 1) * 1.3)     # room for the labels
+    axis.set_xlim(right=start + max((max(map(len, curves.values())) - 1) * 1.3, 1))     # room for the labels
     axis.xaxis.get_major_locator().set_params(integer=True)
+    floor = -np.inf
+    for line, name in sorted(zip(axis.lines[-len(curves):], curves), key=lambda pair: pair[0].get_ydata()[-1]):
+        end = line.get_xdata()[-1], line.get_ydata()[-1]
+        height = axis.transData.transform(end)[1] * 72 / axis.figure.dpi                # in points
+        floor = max(height, floor + 14)                                                 # labels never overlap
+        axis.annotate(f" {name}", end, xytext=(0, floor - height), textcoords="offset points", va="center",
+                      color=line.get_color(), fontweight="bold")
 
 
 def plot_images(axes, images: Sequence[np.ndarray], titles: Sequence[str] = ()) -> None:

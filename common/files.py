@@ -16,7 +16,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     Raises LessonError when the folder cannot be written or the disk is full; the old file then stays as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))             # a link stays a link; what it points to is replaced
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +57,13 @@ def write_json(path: Path | str, content: object) -> None:
 
 def readable(error: OSError, path: Path | str) -> OSError | LessonError:
     """The usual reasons why a file cannot be written, each as a sentence with a next step; others stay as they are."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LessonError(f"the disk is full, so {path} was not written (what was there is unharmed). "
-                           "Free some space, or choose another disk with --out.")
+                           "Free some space and run it again, or choose another disk (for results: --out FOLDER).")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return LessonError(f"{path} cannot be written: no permission. Choose a folder of yours with --out FOLDER.")
+        return LessonError(f"{path} cannot be written: no permission. Give yourself the right to write there, or choose "
+                           "a folder of yours (for results: --out FOLDER).")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return LessonError(f"{path} cannot be written: a part of that path is a file where a folder should be, or the "
-                           "other way round. Choose another place with --out FOLDER.")
+                           "other way round. Move that aside, or choose another place (for results: --out FOLDER).")
     return error

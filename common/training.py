@@ -44,7 +44,7 @@ def fit(model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, lo
             seen += batch_size(batch)
         row = {"epoch": epoch, "train_loss": (total / max(seen, 1)).item()}
         if evaluate_fn is not None:
-            row |= evaluate_fn(model)
+            row |= {name: float(value) for name, value in evaluate_fn(model).items()}
         history.append(row)
         if not quiet and (epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)):
             print("  " + "  ".join(f"{name} {value:<6.4g}" for name, value in row.items()), flush=True)

