@@ -52,7 +52,7 @@ def timed(id: str, text: str, slow: Callable[[], Any], fast: Callable[[], Any], 
             start = time.perf_counter()
             function()
             times[function].append(time.perf_counter() - start)
-    ratio = statistics.median(times[slow]) / statistics.median(times[fast])
+    ratio = statistics.median(times[slow]) / max(statistics.median(times[fast]), 1e-9)     # coarse clocks say 0
     holds, measured = _compare(ratio, None, at_least, None, None)
     _judge(id, text, "timed", None if current().tiny else holds, f"{measured} times")
     return ratio
@@ -60,23 +60,23 @@ def timed(id: str, text: str, slow: Callable[[], Any], fast: Callable[[], Any], 
 
 def check_close(id: str, text: str, ours: Any, reference: Any, *, rtol: float | None = None,
                 atol: float | None = None) -> None:
-    """Two arrays or tensors agree in shape and value. Default tolerances: 1e-7 and 1e-10 in float64, else 1e-5."""
+    """Two arrays or tensors agree in shape and value. Default tolerances, relative and absolute: 1e-7 and 1e-10 in
+    float64, 1e-5 and 1e-5 in less, none for whole numbers and truth values."""
     ours, reference = _to_numpy(ours), _to_numpy(reference)
-    if ours.shape != reference.shape:
-        _judge(id, text, "exact", False, f"shape {ours.shape}, wanted {reference.shape}")
+    _judge_shape(id, text, ours, reference)
     coarse = {np.dtype(d) for d in (np.float16, np.float32, np.complex64)} & {ours.dtype, reference.dtype}
-    rtol = rtol if rtol is not None else (1e-5 if coarse else 1e-7)
-    atol = atol if atol is not None else (1e-5 if coarse else 1e-10)
-    same = np.isclose(ours, reference, rtol=rtol, atol=atol, equal_nan=True)
+    fractions = {ours.dtype.kind, reference.dtype.kind} & set("fc")
+    default_rtol, default_atol = (1e-5, 1e-5) if coarse else (1e-7, 1e-10) if fractions else (0, 0)
+    same = np.isclose(ours, reference, rtol=default_rtol if rtol is None else rtol,
+                      atol=default_atol if atol is None else atol, equal_nan=True)
+    difference = _difference(ours, reference)
     if same.all():
-        difference = np.abs(_finite_difference(ours, reference)).max(initial=0)
-        _judge(id, text, "exact", True, f"largest difference {difference:.1e}")
+        _judge(id, text, "exact", True, f"largest difference {difference.max():.1e}")
         return
-    worst = np.unravel_index(np.argmax(np.where(same, -1, np.nan_to_num(
-        np.abs(_finite_difference(ours, reference)), nan=np.inf))), ours.shape)
+    worst = np.unravel_index(np.argmax(np.where(same, -1, difference)), ours.shape)
     place = f" at {list(map(int, worst))}" if ours.ndim else ""
     _judge(id, text, "exact", False, f"{(~same).sum()} of {same.size} values differ, most{place}: "
-                                     f"got {ours[worst]:.6g}, wanted {reference[worst]:.6g}")
+                                     f"got {ours[worst].item():.6g}, wanted {reference[worst].item():.6g}")
 
 
 def overfits(id: str, text: str, model: "nn.Module", batch: Any, loss_fn: Callable[["nn.Module", Any], "Tensor"],
@@ -94,8 +94,9 @@ def overfits(id: str, text: str, model: "nn.Module", batch: Any, loss_fn: Callab
         optimizer.step()
         losses.append(loss.detach())
     losses = [loss.item() for loss in losses]
-    _judge(id, text, "exact", losses[-1] < below, f"loss {losses[0]:.3g} → {losses[-1]:.2g} in {steps} steps, "
-                                                  f"wanted below {below:g}")
+    learned = losses[-1] < min(below, losses[0])            # a loss that was small from the start shows nothing
+    _judge(id, text, "exact", learned, f"loss {losses[0]:.3g} → {losses[-1]:.2g} in {steps} steps, "
+                                       f"wanted below {below:g}")
     return losses
 
 
@@ -105,6 +106,7 @@ def depends_on_input(id: str, text: str, predicted: Any, labels: Any) -> None:
     predicted, labels: (n,) class numbers. A model that says the same to everything passes many a smoke test; not this.
     """
     predicted, labels = _to_numpy(predicted), _to_numpy(labels)
+    _judge_shape(id, text, predicted, labels)
     classes, counts = np.unique(labels, return_counts=True)
     used, accuracy = len(np.unique(predicted)), float((predicted == labels).mean())
     majority = counts.max() / counts.sum()
@@ -113,12 +115,14 @@ def depends_on_input(id: str, text: str, predicted: Any, labels: Any) -> None:
 
 
 def no_leak(id: str, text: str, *parts: Any) -> None:
-    """No sample stands in two of the parts (train, validation, test): compared byte by byte."""
+    """No sample stands in two of the parts (train, validation, test): compared byte by byte, as one dtype."""
+    arrays = [_to_numpy(part) for part in parts]
+    arrays = [a.astype(str) if a.dtype == object else a for a in arrays]    # an object array holds addresses, not texts
+    kind = np.result_type(*arrays)
     seen: dict[bytes, int] = {}
     shared = 0
-    for number, part in enumerate(parts):
-        rows = np.ascontiguousarray(_to_numpy(part))
-        for row in rows.reshape(len(rows), -1):
+    for number, array in enumerate(arrays):
+        for row in array.astype(kind, copy=False):
             shared += seen.setdefault(row.tobytes(), number) != number
     _judge(id, text, "exact", shared == 0, f"{shared} shared among {' + '.join(str(len(p)) for p in parts)}")
 
@@ -127,11 +131,18 @@ def _compare(value, above, at_least, below, at_most) -> tuple[bool, str]:
     bounds = [(above, ">", "above"), (at_least, ">=", "at least"), (below, "<", "below"), (at_most, "<=", "at most")]
     bounds = [bound for bound in bounds if bound[0] is not None]
     if not bounds:
-        return bool(value), "" if isinstance(value, (bool, np.bool_)) else str(value)
+        return bool(value) and value == value, "" if isinstance(value, (bool, np.bool_)) else str(value)
     value = float(value)
     test = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__, "<=": float.__le__}
     holds = all(test[sign](value, float(bound)) for bound, sign, _ in bounds)
     return holds, f"{value:.4g}, wanted " + " and ".join(f"{word} {bound:g}" for bound, _, word in bounds)
+
+
+def _judge_shape(id: str, text: str, ours: np.ndarray, reference: np.ndarray) -> None:
+    if ours.shape != reference.shape:
+        _judge(id, text, "exact", False, f"shape {ours.shape}, wanted {reference.shape}")
+    if ours.size == 0:
+        _judge(id, text, "exact", False, f"shape {ours.shape}: there is nothing to compare")
 
 
 def _judge(id: str, text: str, kind: str, holds: bool | None, measured: str) -> None:
@@ -150,7 +161,10 @@ def _to_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _finite_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):             # inf - inf where both are rightly inf
-        kind = np.result_type(a, b, np.float64)
-        return np.where(a == b, 0, a.astype(kind) - b.astype(kind))
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b|: 0 where both are the same infinity or both are NaN, infinite where only one is NaN."""
+    kind = np.result_type(a, b, np.float64)
+    with np.errstate(invalid="ignore"):             # inf - inf
+        difference = np.abs(a.astype(kind) - b.astype(kind))
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.where(same, 0, np.nan_to_num(difference, nan=np.inf, posinf=np.inf))

@@ -42,7 +42,7 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
     """Write it as a PNG, close it and say where it is. In a tiny run it is drawn at a quarter of the resolution."""
     import matplotlib.pyplot as plt
 
-    path = Path(path).with_suffix(".png")
+    path = Path(path) if str(path).endswith(".png") else Path(f"{path}.png")    # "lr-0.1" is no name with an ending
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=40 if current().tiny else None)
     plt.close(figure)
@@ -71,10 +71,12 @@ def plot_curves(axis, curves: Mapping[str, Sequence[float]], xlabel: str = "epoc
 
 def plot_images(axes, images: Sequence[np.ndarray], titles: Sequence[str] = ()) -> None:
     """Pictures into a grid of axes, without ticks; grey ones with the same scale for all."""
+    grey = [image for image in images if np.ndim(image) == 2]
+    scale = {"cmap": "gray_r", "vmin": min(map(np.min, grey)), "vmax": max(map(np.max, grey))} if grey else {}
     for number, axis in enumerate(np.ravel(axes)):
         axis.axis("off")
         if number < len(images):
-            axis.imshow(images[number], cmap="gray_r" if np.ndim(images[number]) == 2 else None)
+            axis.imshow(images[number], **scale)                      # a colour picture ignores them
             axis.set_title(titles[number] if number < len(titles) else "", fontsize=11, loc="center", fontweight="normal")
 
 

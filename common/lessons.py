@@ -88,9 +88,12 @@ def all_lessons(root: Path = ROOT) -> list[Lesson]:
             for path in sorted(folder.glob("*.py")) if re.match(r"\d\d-|project-", path.name)]
 
 
-def find_lesson(name: str, root: Path = ROOT) -> Lesson:
-    """The lesson meant by "05/01", "5/1", "phase05_cnn/01-convolution-basics", a path, or "project-mnist"."""
-    lessons = all_lessons(root)
+def find_lesson(name: str, root: Path = ROOT, lessons: list[Lesson] | None = None) -> Lesson:
+    """The lesson meant by "05/01", "5/1", "phase05_cnn/01-convolution-basics", a path, or "project-mnist".
+
+    Looked for among `lessons`, by default the scripts that exist under `root`.
+    """
+    lessons = all_lessons(root) if lessons is None else lessons
     wanted = name.strip().removesuffix(".py").replace("\\", "/").removeprefix("./")
     short = re.fullmatch(r"(\d{1,2})[/.](\d{1,2})", wanted)
     if short:
@@ -100,7 +103,7 @@ def find_lesson(name: str, root: Path = ROOT) -> Lesson:
     found = [lesson for lesson in lessons if wanted in (
         lesson.number, lesson.key, lesson.path.stem, lesson.path.stem.removeprefix("project-"),
         f"{lesson.phase[5:7]}/{lesson.path.stem.removeprefix('project-')}", str(lesson.path.with_suffix("")),
-        *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else []))]
+        *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else [])) or lesson.path == Path(name).resolve()]
     if len(found) == 1:
         return found[0]
     if found:
@@ -135,9 +138,10 @@ def fingerprint(path: Path) -> str:
 def passed_practice() -> dict[str, str]:
     """{lesson key: fingerprint of the copy that passed}; a copy edited since has to pass again."""
     try:
-        return json.loads((PRACTICE / "passed.json").read_text(encoding="utf-8"))
+        passed = json.loads((PRACTICE / "passed.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return passed if isinstance(passed, dict) else {}
 
 
 def has_passed(copy: Path) -> bool:

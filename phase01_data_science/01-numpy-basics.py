@@ -2,12 +2,12 @@
 NumPy 基础：数组就是一块内存，加上一条读取规则
 
 You will be able to answer
-    1. What is stored besides the numbers, and how is a[i, j] found?       show_memory      strides, address
-    2. Which results are views of the same memory, which are copies?       show_views       views, write-through, lost-write
-    3. How can a million overlapping windows cost no memory?               show_windows     windows, no-copy
-    4. What do you pay for a dtype that is too small?                      show_dtypes      wraps, precision
-    5. Why is an array many times faster than a list?                      show_speed       same-sum, speed
-    6. How do you make random numbers that come back tomorrow?             show_seeds       same-seed, own-stream
+    1. What is stored besides the numbers, and how is a[i, j] found?   show_memory    strides, address
+    2. Which results are views of the same memory, which are copies?   show_views     views, write-through, lost-write
+    3. How can a million overlapping windows cost no memory?           show_windows   windows, no-copy
+    4. What do you pay for a dtype that is too small?                  show_dtypes    wraps, precision
+    5. Why is an array many times faster than a list?                  show_speed     same-sum, speed
+    6. How do you make random numbers that come back tomorrow?         show_seeds     same-seed, own-stream
 Run       python phase01_data_science/01-numpy-basics.py                   about 2 s
 Needs     -
 """
@@ -43,7 +43,7 @@ def strides_of(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def read_at(memory: bytes, dtype: np.dtype, strides: tuple[int, ...], index: tuple[int, ...], start: int = 0) -> np.generic:
+def read_at(memory: bytes, dtype: np.dtype, strides: tuple[int, ...], index: tuple[int, ...], start: int = 0) -> float:
     """The element at `index`, taken from the raw bytes as NumPy does: start + sum of index times stride."""
     # practice: from an index to an address
     # hint: each axis moves the address by its index times its stride
@@ -124,7 +124,7 @@ def show_windows(cfg: Config) -> None:
                 np.concatenate([ours, windows(x[::2], 4)]),
                 np.concatenate([np.lib.stride_tricks.sliding_window_view(s, 4) for s in (x, x[::2])]))
     big = np.zeros(1_000_000)
-    check("no-copy", f"{windows(big, 100).size:,} numbers in windows of 100 lie in the {big.nbytes:,} bytes of the series",
+    check("no-copy", f"windows of 100 hold {windows(big, 100).size:,} numbers in the series' {big.nbytes:,} bytes",
           np.shares_memory(windows(big, 100), big))
 
 
@@ -140,15 +140,15 @@ def show_dtypes(cfg: Config) -> None:
           abs(running - 1000) / max(abs(np.full(n, step).sum() - 1000), 1e-12), at_least=10)
 
 
-def show_speed(cfg: Config) -> float:
+def show_speed(cfg: Config) -> dict[str, float]:
     print("\n[5] One call in C against one Python step per number")
     array = cfg.rng().random(cfg.numbers)
     numbers = array.tolist()
     check_close("same-sum", f"both ways add up {cfg.numbers:,} squares to the same", loop_sum(numbers), array @ array)
     ratio = timed("speed", "sum of squares: the array is faster than the loop over a list",
                   lambda: loop_sum(numbers), lambda: array @ array, at_least=20)
-    draw_speed(cfg)
-    return ratio
+    cost = draw_speed(cfg)
+    return {"speedup": ratio, "loop_ns": cost["list, loop"][-1], "array_ns": cost["array, one call"][-1]}
 
 
 def loop_sum(numbers: list[float]) -> float:
@@ -162,20 +162,22 @@ def show_seeds(cfg: Config) -> None:
     print("\n[6] Random numbers from a seed are data: the same tomorrow, on any machine")
     first, again = np.random.default_rng(7), np.random.default_rng(7)
     draws = first.random(1000)
-    check_close("same-seed", "two generators with seed 7 give the same 1,000 numbers", draws, again.random(1000), rtol=0, atol=0)
+    check_close("same-seed", "two generators with seed 7 give the same 1,000 numbers", draws, again.random(1000),
+                rtol=0, atol=0)
     shuffle, noise = np.random.default_rng(7).spawn(2)              # one stream for each purpose
     alone = shuffle.permutation(100)
     shuffle, noise = np.random.default_rng(7).spawn(2)
     noise.random(12_345)                                            # someone adds a plot that draws random points …
-    check("own-stream", "a stream of its own is not moved by what others draw", (shuffle.permutation(100) == alone).all())
+    check("own-stream", "a stream of its own is not moved by what others draw",
+          (shuffle.permutation(100) == alone).all())
 
 
 def draw_views(cfg: Config) -> None:
     """One row for each view; the number in a memory cell says when the view reads it."""
     a = np.arange(12)
     table = a.reshape(3, 4)
-    views = {"a": table, "a[1]": table[1], "a[:, ::2]": table[:, ::2], "a.T": table.T, "a[::-1, ::-1]": table[::-1, ::-1],
-             "windows(a.ravel(), 2)": windows(a, 2)}
+    views = {"a": table, "a[1]": table[1], "a[:, ::2]": table[:, ::2], "a.T": table.T,
+             "a[::-1, ::-1]": table[::-1, ::-1], "windows(a.ravel(), 2)": windows(a, 2)}
     figure, axis = new_figure(size=(9.6, 4.6))
     for row, (name, view) in enumerate(views.items()):
         cells: dict[int, list[int]] = {}
@@ -202,7 +204,7 @@ def _box(x: float, y: float, colour: str):
     return Rectangle((x, y), 0.9, 0.72, color=colour)
 
 
-def draw_speed(cfg: Config) -> None:
+def draw_speed(cfg: Config) -> dict[str, list[float]]:
     """Nanoseconds a number, by length: the price of one call is shared by all the numbers in it."""
     sizes = [int(size) for size in np.geomspace(10, cfg.numbers, 6)]
     cost: dict[str, list[float]] = {"list, loop": [], "array, one call": []}
@@ -222,6 +224,7 @@ def draw_speed(cfg: Config) -> None:
                       fontweight="bold")
     axis.set(xlabel="how many numbers", ylabel="nanoseconds a number", title="Sum of squares: what one number costs")
     save_figure(figure, cfg.out / "speed")
+    return cost
 
 
 def run(cfg: Config) -> dict:
@@ -229,9 +232,9 @@ def run(cfg: Config) -> dict:
     show_views(cfg)
     show_windows(cfg)
     show_dtypes(cfg)
-    speedup = show_speed(cfg)
+    results = show_speed(cfg)
     show_seeds(cfg)
-    return {"speedup": speedup}
+    return results
 
 
 if __name__ == "__main__":

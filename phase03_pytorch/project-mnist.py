@@ -2,20 +2,18 @@
 手写数字识别：从数据一直做到一个可以动笔的网页
 
 You will be able to answer
-    1. Are the three parts of the data really apart?                       show_data        apart
-    2. Can this network learn at all?                                      show_learns      first-loss, overfits
-    3. How good is it, on digits it never saw, beside simple methods?      show_results     accuracy, beats-linear, input-matters
-    4. Does the saved file hold the same model?                            show_saved       saved
-    5. Does it read a PNG of any size, place and polarity?                 show_png         placement, from-png
-    6. What does it say to something that is not a digit?                  show_refusals    blank, noise, photo
+    1. Are the three parts of the data really apart?                    show_data       apart
+    2. Can this network learn at all?                                   show_learns     first-loss, overfits
+    3. How good is it on digits it never saw, beside simple methods?    show_results    accuracy, beats-linear, input-matters
+    4. Does the saved file hold the same model?                         show_saved      saved
+    5. Does it read a PNG of any size, place and polarity?              show_png        placement, from-png
+    6. What does it say to something that is not a digit?               show_refusals   blank, noise, photo
 Run       python phase03_pytorch/project-mnist.py                          about a minute; --help shows the rest
-          … --predict FILE.png     read one picture with the trained model
-          … --serve                draw digits in the browser
+          … --predict FILE.png     read one picture with the trained model; --serve: draw digits in the browser
           … --data mnist           all 70,000 digits; with --preset quick 0.99 in a few seconds
 Needs     phase03_pytorch/09-training-loop
 Notation  B batch size  H, W height and width (28)  C classes (10)
 """
-import contextlib
 import io
 import json
 import math
@@ -41,7 +39,7 @@ from common.lessons import ROOT, load_lesson
 from common.training import evaluate, fit
 
 accuracy = load_lesson("phase03_pytorch/09-training-loop").accuracy
-WANTED = {"mnist-5k": 0.98, "mnist": 0.995, "fashion-mnist": 0.9}       # held-out accuracy, each met by three seeds
+WANTED = {"mnist-5k": 0.98, "mnist": 0.995, "fashion-mnist": 0.88}      # held-out accuracy; the last from the literature
 MAX_SIDE, MAX_UPLOAD = 4096, 1_000_000                                  # pixels of a picture, bytes of a request
 
 
@@ -49,7 +47,7 @@ MAX_SIDE, MAX_UPLOAD = 4096, 1_000_000                                  # pixels
 class Config(LessonConfig):
     data: str = param("mnist-5k", "data set", choices=("mnist-5k", "mnist", "fashion-mnist"))
     splits: int = param(3, "how many random splits to train on; the mean counts", tiny=1, quick=1)
-    epochs: int = param(0, "passes over the data; 0 means 30 for mnist-5k and 12 for the larger sets", tiny=6, quick=1, low=0)
+    epochs: int = param(0, "passes over the data; 0: 30 for mnist-5k, 12 for larger sets", tiny=6, quick=1, low=0)
     width: int = param(24, "channels of the first convolution", tiny=8, quick=16)
     batch_size: int = param(128, "pictures in one step", tiny=32, quick=192)
     lr: float = param(0.01, "highest learning rate of the one-cycle schedule", quick=0.03)
@@ -66,7 +64,7 @@ class DigitNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, bias=False),                   # (B, width, 12, 12)
-            nn.MaxPool2d(2),                                                # (B, width, 6, 6) pooled early: cheap from here
+            nn.MaxPool2d(2),                                                # (B, width, 6, 6) early: the rest is cheap
             nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),          # (B, 2·width, 6, 6)
             nn.BatchNorm2d(2 * width), nn.ReLU(),
@@ -85,12 +83,10 @@ def to_tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def jitter(x: Tensor) -> Tensor:
     """Each picture of the batch a little turned (±10°), scaled (±10 %), slanted and shifted (±2 pixels)."""
-    def between(low: float, high: float) -> Tensor:
-        return torch.empty(len(x), device=x.device).uniform_(low, high)
-
-    angle, scale, slant = between(-10, 10).deg2rad(), between(0.9, 1.1), between(-0.15, 0.15)
-    rows = [torch.stack([angle.cos() / scale, slant - angle.sin() / scale, between(-2, 2) / 14], dim=1),
-            torch.stack([angle.sin() / scale, angle.cos() / scale, between(-2, 2) / 14], dim=1)]
+    draw = torch.rand(5, len(x), device=x.device) * 2 - 1                   # five numbers in -1…1 for each picture
+    angle, scale, slant, right, down = (10 * draw[0]).deg2rad(), 1 + draw[1] / 10, draw[2] * 0.15, *(draw[3:] / 7)
+    rows = [torch.stack([angle.cos() / scale, slant - angle.sin() / scale, right], dim=1),
+            torch.stack([angle.sin() / scale, angle.cos() / scale, down], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)      # (B, 28, 28, 2)
     return F.grid_sample(x, grid, align_corners=False)
 
@@ -120,8 +116,8 @@ def train_one(cfg: Config, data: ImageSet, split: int) -> tuple[DigitNet, list[d
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.lr, total_steps=epochs * len(batches), pct_start=0.2)
     same = {name: getattr(cfg, name) for name in ("tiny", "data", "seed", "width", "batch_size", "lr", "augment")}
-    saved = checkpoint.Checkpoint(cfg.out / f"training-{split}.pt", resume=cfg.resume, settings=same | {"epochs": epochs},
-                                  model=model, optimizer=optimizer, schedule=schedule, batches=batches)
+    saved = checkpoint.Checkpoint(cfg.out / f"training-{split}.pt", resume=cfg.resume, model=model, optimizer=optimizer,
+                                  schedule=schedule, batches=batches, settings=same | {"epochs": epochs})
     start = time.perf_counter()
     history = fit(model, batches, optimizer, smooth_cross_entropy, epochs=epochs, scheduler=schedule, checkpoint=saved,
                   evaluate_fn=lambda m: {f"val_{k}": v for k, v in evaluate(m, validation, accuracy).items()})
@@ -149,11 +145,11 @@ def read_picture(source: Path | io.BytesIO, name: str) -> np.ndarray:
             white = Image.new("RGBA", picture.size, "white")    # transparent means paper
             return np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("L"))
     except FileNotFoundError:
-        raise LessonError(f"{name} is not there. Give the path of a PNG, e.g. the sample.png of the training run.") from None
+        raise LessonError(f"{name} is not there. Give the path of a PNG, such as a training run's sample.png.") from None
     except Image.DecompressionBombError:
         raise too_large from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise LessonError(f"{name} is not a PNG that can be read ({error}). Save the picture as PNG and try again.") from None
+        raise LessonError(f"{name} is not a readable PNG ({error}). Save the picture as PNG and try again.") from None
 
 
 def like_mnist(grey: np.ndarray) -> np.ndarray:
@@ -199,12 +195,11 @@ class Reader:
     @classmethod
     def load(cls, path: Path) -> "Reader":
         if not path.exists():
-            raise LessonError(f"there is no trained model in {path.parent}. Train it first: the same command without "
-                              "--predict and --serve.")
+            raise LessonError(f"{path.parent} holds no model yet. Train it first: leave out --predict and --serve.")
         try:
             return cls(checkpoint.load(path))
         except (KeyError, TypeError, RuntimeError):
-            raise LessonError(f"{path} holds no digit reader. Train again without --predict and --serve.") from None
+            raise LessonError(f"{path} holds another model. Train again: leave out --predict and --serve.") from None
 
     def strangeness(self, x: Tensor) -> Tensor:
         """(n, 1, 28, 28) -> (n, 2): distance to the nearest training picture at half size, share of half-grey ink."""
@@ -222,7 +217,7 @@ def show_data(cfg: Config) -> list[ImageSet]:
     print("\n[1] The data: one part to learn from, one to choose by, one to report")
     sets = [load_images(cfg, split_seed=cfg.seed + split) for split in range(cfg.splits)]
     data = sets[0]
-    print(f"  {len(data.x_train)} training, {len(data.x_val)} validation pictures; classes {' '.join(data.classes)}")
+    print(f"  {len(data.x_train)} training, {len(data.x_val)} validation pictures of {' '.join(data.classes)}")
     no_leak("apart", "no picture stands in both training and validation data", data.x_train, data.x_val)
     return sets
 
@@ -240,28 +235,28 @@ def show_learns(cfg: Config, data: ImageSet) -> None:
 
 def show_results(cfg: Config, sets: list[ImageSet]) -> tuple[DigitNet, dict]:
     print(f"\n[3] Train on {cfg.splits} split(s), then look at each test set once")
-    models, truth, said, seconds, curves = [], [], [], [], {}
+    truth, said, seconds, curves = [], [], [], {}
     for split, data in enumerate(sets):
         print(f"  split {split + 1}")
         model, history, took = train_one(cfg, data, split)
         x, y = data.test()
         chances = probabilities(model, to_tensors(x, y)[0])
-        for values, value in ((models, model), (truth, y), (said, chances.argmax(dim=1).numpy()), (seconds, took)):
-            values.append(value)
+        truth, said, seconds = truth + [y], said + [chances.argmax(dim=1).numpy()], seconds + [took]
         curves[f"split {split + 1}"] = [max(1 - row["val_accuracy"], 1e-4) for row in history]
         if split == 0:
             simple = baselines(data, x, y)
             draw_errors(cfg, data, x, y, chances)
+            kept = model
     scores = [float((guess == y).mean()) for guess, y in zip(said, truth)]
     print("  held-out accuracy:  " + "  ".join(f"{name} {score:.3f}" for name, score in simple.items())
-          + f"  this network {np.mean(scores):.4f} (splits: {' '.join(f'{s:.4f}' for s in scores)})")
-    print(f"  training took {np.mean(seconds):.1f} s a split")
+          + f"  this network {np.mean(scores):.4f} (splits: {' '.join(f'{s:.4f}' for s in scores)})"
+          f"\n  training took {np.mean(seconds):.1f} s a split")
     depends_on_input("input-matters", "the answer depends on the picture", said[0], truth[0])
     wanted = 0.99 if (cfg.data, cfg.preset) == ("mnist", "quick") else WANTED[cfg.data]
     expect("accuracy", f"held-out accuracy, mean of {cfg.splits}", np.mean(scores), at_least=wanted)
     expect("beats-linear", "above the linear model on the same split", scores[0] - simple["linear"], above=0.02)
     draw_summary(cfg, curves, np.concatenate(truth), np.concatenate(said), sets[0].classes)
-    return models[0], {"accuracy": float(np.mean(scores)), "train_seconds": float(np.mean(seconds)),
+    return kept, {"accuracy": float(np.mean(scores)), "train_seconds": float(np.mean(seconds)),
                        **{name.replace(" ", "_"): value for name, value in simple.items()}, "val_error": curves}
 
 
@@ -283,7 +278,8 @@ def show_png(cfg: Config, reader: Reader, data: ImageSet) -> None:
     Image.fromarray(poster).save(cfg.out / "sample.png")
     check("placement", "moved by 90 and 50 pixels and inverted, the network gets the very same picture",
           np.array_equal(like_mnist(poster), like_mnist(255 - np.roll(poster, (90, 50), axis=(0, 1)))))
-    answers = [reader.read(255 - np.kron(x, np.ones((5, 5), dtype=np.uint8)))[0].argmax().item() for x in data.x_val[:200]]
+    drawings = [255 - np.kron(x, np.ones((5, 5), dtype=np.uint8)) for x in data.x_val[:200]]
+    answers = [reader.read(drawing)[0].argmax().item() for drawing in drawings]
     expect("from-png", "enlarged validation digits, read as drawings: right", np.mean(answers == data.y_val[:200]),
            at_least=0.95)
     chances, _ = reader.read(read_picture(cfg.out / "sample.png", "sample.png"))
@@ -303,7 +299,7 @@ def show_refusals(cfg: Config, reader: Reader) -> None:
     noise = cfg.rng().integers(0, 256, (20, 64, 64), dtype=np.uint8)
     expect("noise", "of 20 pictures of noise, refused", np.mean([not reader.read(n)[1] for n in noise]), at_least=0.95)
     chances, familiar = reader.read(load_sample_image("flower.jpg").mean(axis=2).astype(np.uint8))
-    print(f"  a photograph of a flower: the network alone would say {reader.classes[chances.argmax()]} at {chances.max():.0%}")
+    print(f"  a photograph of a flower: the network says {reader.classes[chances.argmax()]} at {chances.max():.0%}")
     expect("photo", "the photograph is refused", not familiar)
 
 
@@ -335,12 +331,12 @@ def predict(cfg: Config) -> None:
     for chance, index in zip(*(part.tolist() for part in chances.topk(3))):
         print(f"  {reader.classes[index]}  {chance:6.1%}  {'█' * round(chance * 30)}")
     if not familiar:
-        raise LessonError(f"{cfg.predict} does not look like the {reader.state['data']} pictures this model knows, so do not "
-                          "trust the numbers above. Draw one digit, thick, alone on plain paper.")
+        raise LessonError(f"{cfg.predict} does not look like the {reader.state['data']} pictures this model knows: "
+                          "do not trust the numbers above. Draw one digit, thick, alone on plain paper.")
 
 
 class Page(BaseHTTPRequestHandler):
-    """GET / is the page; POST /predict takes a PNG and answers {"chances": […], "familiar": true} or {"error": "…"}."""
+    """GET / is the page; POST /predict takes a PNG and answers with chances, familiar and classes, or with error."""
     reader: Reader
     timeout = 10                                                # seconds a silent client may hold a thread
 
@@ -350,11 +346,9 @@ class Page(BaseHTTPRequestHandler):
         self.answer(200, (ROOT / "phase03_pytorch" / "project-mnist.html").read_bytes(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if self.path != "/predict":
-            return self.answer(404, {"error": "post to /predict"})
-        if self.headers.get("Host", "").split(":")[0] not in ("127.0.0.1", "localhost"):
-            return self.answer(403, {"error": "this page answers its own machine only"})
+        length, host = self.headers.get("Content-Length", ""), self.headers.get("Host", "").split(":")[0]
+        if self.path != "/predict" or host not in ("127.0.0.1", "localhost"):
+            return self.answer(404, {"error": "post to /predict, on this machine"})
         if not length.isdecimal() or not 0 < int(length) <= MAX_UPLOAD:
             return self.answer(413, {"error": f"send a PNG of at most {MAX_UPLOAD} bytes, with its Content-Length"})
         try:
@@ -377,25 +371,22 @@ class Page(BaseHTTPRequestHandler):
 
 def make_server(cfg: Config) -> ThreadingHTTPServer:
     """A server on the loopback address only. Raises LessonError when the port is taken."""
-    handler = type("PageWithModel", (Page,), {"reader": Reader.load(cfg.out / "model.pt")})
+    Page.reader = Reader.load(cfg.out / "model.pt")
     try:
-        return ThreadingHTTPServer(("127.0.0.1", cfg.port), handler)
+        return ThreadingHTTPServer(("127.0.0.1", cfg.port), Page)
     except (OSError, OverflowError) as error:
-        raise LessonError(f"port {cfg.port} cannot be used ({error}). Try --port 0, which takes any free one.") from None
+        raise LessonError(f"port {cfg.port} cannot be used ({error}). Try --port 0: any free one.") from None
 
 
 def serve(cfg: Config) -> None:
     with make_server(cfg) as server:
         print(f"Draw on http://127.0.0.1:{server.server_port}/   (Ctrl-C ends it)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
 
 
 def run(cfg: Config) -> dict | None:
-    if cfg.predict:
-        return predict(cfg)
-    if cfg.serve:
-        return serve(cfg)
+    if cfg.predict or cfg.serve:
+        return (predict if cfg.predict else serve)(cfg)
     sets = show_data(cfg)
     show_learns(cfg, sets[0])
     model, results = show_results(cfg, sets)

@@ -133,8 +133,9 @@ def open_copy(lesson: Lesson, reset: bool = False) -> int:
         print(f"{shown(copy)} is yours: {len(regions)} regions to write")
     lines = copy.read_text(encoding="utf-8").splitlines()
     for index in todo:
-        place = next((n for n, line in enumerate(lines, 1) if (m := _START.match(line)) and m[2] == regions[index].title), 0)
-        print(f"  {index + 1}. {regions[index].title}" + (f" (line {place})" if place else ""))
+        title = regions[index].title
+        place = next((n for n, line in enumerate(lines, 1) if (m := _START.match(line)) and m[2] == title), None)
+        print(f"  {index + 1}. {title}" + (f" (line {place})" if place else ""))
     print(f"check it:  course practice {lesson.number} --check\n"
           f"           course watch {lesson.number}              checks at every save\n"
           f"stuck:     course hint {lesson.number}")
@@ -258,7 +259,8 @@ def _copy(lesson: Lesson) -> Path:
 
 def _existing_copy(lesson: Lesson) -> Path:
     if not _copy(lesson).exists():
-        raise LessonError(f"there is no practice copy of {lesson.number} yet: course practice {lesson.number} makes one.")
+        raise LessonError(f"there is no practice copy of {lesson.number} yet: course practice {lesson.number} makes "
+                          "one.")
     return _copy(lesson)
 
 
@@ -297,7 +299,7 @@ def _run_tiny(copy: Path, out: Path) -> tuple[int, str]:
         text = errors.read().decode("utf-8", errors="replace")
     if process.returncode == 130:                       # Ctrl-C reached the lesson: it is meant for us as well
         raise KeyboardInterrupt
-    return process.returncode, text if in_time else f"error: no end after {LIMIT} s. Is there a loop that never stops?"
+    return process.returncode, text if in_time else f"error: no end after {LIMIT} s. Is there a loop without an end?"
 
 
 def _explain(errors: str, copy: Path) -> str:

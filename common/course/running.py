@@ -19,8 +19,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("lesson", help="such as 05/01")
     if name == "run":
         parser.usage = "course run LESSON [--mine] [the lesson's own flags]"
-        parser.add_argument("--mine", action="store_true", help="your own practice copies, where they have passed, take "
-                                                                "the place of the lessons")
+        parser.add_argument("--mine", action="store_true",
+                            help="your own practice copies, where they have passed, take the place of the lessons")
         parser.add_argument("flags", nargs=argparse.REMAINDER, help="go to the lesson as they are; try --help")
     else:
         parser.add_argument("--last", type=int, default=20, metavar="N", help="only the last N runs (default 20)")
@@ -93,9 +93,9 @@ def read_runs(lesson: Lesson) -> tuple[list[dict], int]:
             try:
                 one = json.loads(line)
                 _date(one["date"])
-                runs.append({"where": where, "date": one["date"], "status": str(one["status"]), "settings": dict(one["settings"]),
-                             "metrics": dict(one["metrics"]), "seconds": float(one["seconds"]),
-                             "curves": dict(one.get("curves") or {})})
+                runs.append({"where": where, "date": one["date"], "status": str(one["status"]),
+                             "settings": dict(one["settings"]), "metrics": dict(one["metrics"]),
+                             "seconds": float(one["seconds"]), "curves": dict(one.get("curves") or {})})
             except (ValueError, KeyError, TypeError, AttributeError):
                 damaged += bool(line.strip())
     return sorted(runs, key=lambda one: datetime.fromisoformat(one["date"]).astimezone()), damaged
@@ -116,9 +116,10 @@ def draw_runs(lesson: Lesson, runs: dict[int, dict]) -> Path | None:
     figure, axes = new_figure(-(-len(curves) // columns), columns, squeeze=False)
     for axis, (name, lines) in zip(axes.flat, curves.items()):
         for number, values in lines.items():
-            axis.plot(range(1, len(values) + 1), values, color=COLOURS[number % len(COLOURS)], marker="o" if len(values) < 20 else None,
-                      markersize=4, linestyle=":" if "tiny" in runs[number]["where"] else "-",
-                      label=f"run {number}" + (", tiny" if "tiny" in runs[number]["where"] else ""))
+            tiny = "tiny" in runs[number]["where"]
+            axis.plot(range(1, len(values) + 1), values, color=COLOURS[number % len(COLOURS)], markersize=4,
+                      marker="o" if len(values) < 20 else None, linestyle=":" if tiny else "-",
+                      label=f"run {number}" + ", tiny" * tiny)
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat[len(curves):]:

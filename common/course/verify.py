@@ -23,13 +23,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from common import lessons
+from common.course import curriculum
 from common.course.screen import shown
 from common.errors import LessonError
 from common.files import atomic_path, readable, write_json, write_text
 from common.lessons import Lesson, all_lessons, find_lesson
 
 LESSON_SECONDS, LESSON_MIB, PROJECT_SECONDS = 60, 2048, 900         # what a normal run may cost
-BASELINE = re.compile(r"(^|[ _-])(guessing|chance|majority|linear|logistic|naive|nearest[ _-]neighbour|baseline)($|[ _-])")
+BASELINE = re.compile(                                              # names of metrics that stand beside the result
+    r"(^|[ _-])(guessing|chance|majority|linear|logistic|naive|nearest[ _-]neighbour|baseline)($|[ _-])")
 FIGURE_WIDTH, FIGURE_COLOURS = 1100, 64                             # of the figures that the notes show
 USAGE_ERROR, STOPPED = 2, 130                                       # exit codes: does not know a flag; Ctrl-C
 
@@ -37,8 +39,8 @@ USAGE_ERROR, STOPPED = 2, 130                                       # exit codes
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("names", nargs="*", metavar="PHASE-OR-LESSON", help="such as 05 or 05/01 (default: everything)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="run with the seeds 0 to N-1 (default 3)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, sharing the cores; above "
-                                                                         "1 the seconds are no measurement (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="runs at the same time, sharing the cores; above 1 the seconds mean little (default 1)")
     parser.add_argument("--resume", action="store_true", help="leave out what this very code has passed here")
     parser.add_argument("--data", metavar="NAME", help="with this data set, kept beside the results of the default one")
 
@@ -54,13 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose(names: list[str], root: Path) -> list[Lesson]:
-    """The lessons meant by phases ("05", "phase05_cnn") and lessons ("05/01"), in teaching order; all when none is named."""
+    """The lessons meant by phases ("05", "phase05_cnn") and lessons ("05/01"), in teaching order; none named: all."""
     everything = all_lessons(root)
     if not names:
         return everything
     keys = set()
     for name in names:
-        phase = [x.key for x in everything if name.rstrip("/") == x.phase or name.isdigit() and int(name) == int(x.phase[5:7])]
+        phase = [x.key for x in everything
+                 if name.rstrip("/") == x.phase or name.isdigit() and int(name) == int(x.phase[5:7])]
         keys.update(phase or [find_lesson(name, root).key])
     return [lesson for lesson in everything if lesson.key in keys]
 
@@ -69,7 +72,8 @@ def verify(chosen: list[Lesson], seeds: range, root: Path, *, jobs: int = 1, res
            data: str | None = None) -> int:
     """Run every lesson with every seed, and bring docs/RESULTS up to date after each. Returns the exit code."""
     results, here = Results(root), machine()
-    stamps = {lesson.key: {"fingerprint": code_fingerprint(lesson, root), "machine": here, "data": data} for lesson in chosen}
+    stamps = {lesson.key: {"fingerprint": code_fingerprint(lesson, root), "machine": here, "data": data}
+              for lesson in chosen}
     pairs = [(lesson, seed) for lesson in chosen for seed in seeds]
     todo = [(lesson, seed) for lesson, seed in pairs
             if not (resume and _passed_before(folder(lesson, seed, root, data), stamps[lesson.key]))]
@@ -118,11 +122,12 @@ def run_one(lesson: Lesson, seed: int, root: Path, stamp: dict, threads: int | N
     environment = {k: v for k, v in os.environ.items() if k != "COURSE_MINE"} | {"PYTHONIOENCODING": "utf-8"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, str(lesson.path), "--seed", str(seed), "--out", str(out)]
+    command = [sys.executable, str(lesson.path), "--seed", str(seed), "--out", str(out),
+               *(["--data", stamp["data"]] if stamp["data"] else [])]
     start = time.perf_counter()
     with open(out / "log.txt", "wb") as log:
-        code = subprocess.run(command + (["--data", stamp["data"]] if stamp["data"] else []), stdin=subprocess.DEVNULL,
-                              stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                              env=environment).returncode
     words = (out / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     error = words[-1].removeprefix("error: ").replace(str(root), ".") if code and words else ""
     outcome = {"code": code, "seconds": round(time.perf_counter() - start, 1), "error": error}
@@ -139,7 +144,7 @@ class Results:
         self.lessons = _read_json(self.json).get("lessons", {}) if self.json.exists() else {}
 
     def update(self, lesson: Lesson, stamp: dict) -> dict | None:
-        """Make the lesson's entry anew from its folders, drop entries of lessons that are gone, write all three files."""
+        """Make the lesson's entry anew from its folders, drop entries of lessons that are gone, write the files."""
         key = lesson.key + (f"@{stamp['data']}" if stamp["data"] else "")
         entry = collect(lesson, self.root, stamp)
         if entry:
@@ -150,7 +155,7 @@ class Results:
         content = {"machine": stamp["machine"], "lessons": self.lessons}
         write_json(self.json, content)
         for language, name in (("en", "RESULTS.md"), ("zh", "RESULTS.zh.md")):
-            write_text(self.json.with_name(name), render(content, all_lessons(self.root), language, self.json.parent))
+            write_text(self.json.with_name(name), render(content, self.root, language))
         return entry
 
 
@@ -168,7 +173,7 @@ def collect(lesson: Lesson, root: Path, stamp: dict) -> dict | None:
     names = dict.fromkeys(name for result in results for name, value in result.get("metrics", {}).items()
                           if type(value) in (int, float))
     claims = {claim: None for question in lesson.questions for claim in question.claims}
-    claims |= {claim["id"]: claim for result in results for claim in result.get("claims", [])}
+    claims |= {claim["id"]: claim for result in reversed(results) for claim in result.get("claims", [])}
     good = [ran["code"] == 0 and result.get("status") == "passed" for ran, result in pairs]
     seconds = [result.get("seconds", ran["seconds"]) for ran, result in pairs]
     memory = [m for result in results if (m := result.get("peak_memory_mib"))]
@@ -181,8 +186,8 @@ def collect(lesson: Lesson, root: Path, stamp: dict) -> dict | None:
                         **_per_seed(id, results)} for id, claim in claims.items()},
         "seconds": _spread(seconds), "peak_memory_mib": max(memory, default=None),
         "versions": next((result["versions"] for result in results if "versions" in result), {}),
-        "data": next((_without_paths(result["data"]) for result in results if "data" in result), []), "test_reads": reads,
-        "over_budget": over_budget(lesson, max(seconds), max(memory, default=0)),
+        "data": next((_without_paths(result["data"]) for result in results if "data" in result), []),
+        "test_reads": reads, "over_budget": over_budget(lesson, max(seconds), max(memory, default=0)),
     }
     dates = [result["date"][:10] for result in results if "date" in result]
     errors = {str(seed): ran["error"] for seed, (ran, _) in runs.items() if ran["error"]}
@@ -222,7 +227,8 @@ def code_fingerprint(lesson: Lesson, root: Path) -> str:
         path = waiting.pop()
         if path not in files and path.exists():
             files.add(path)
-            waiting += [root / f"{key}.py" for key in re.findall(r'load_lesson\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))]
+            loaded = re.findall(r'load_lesson\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
+            waiting += [root / f"{key}.py" for key in loaded]
     files.update((root / "common").glob("*.py"), (root / "common" / "data").glob("*.py"))
     digest = hashlib.sha256()
     for path in sorted(files):
@@ -246,7 +252,8 @@ def cpu_name() -> str:
         if found := re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return found[1]
         if sys.platform == "darwin":
-            return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+            answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+            return answer.stdout.strip()
     except OSError:
         pass
     return platform.processor() or platform.machine()
@@ -261,7 +268,7 @@ def copy_figures(lesson: Lesson, source: Path, root: Path) -> list[Path]:
     if _read_json(source / "result.json").get("status") != "passed":
         return []
     stem, docs = lesson.path.stem, root / "docs" / lesson.phase
-    notes = "".join(note.read_text(encoding="utf-8") for note in (docs / f"{stem}.md", docs / f"{stem}.zh.md") if note.exists())
+    notes = "".join(note.read_text(encoding="utf-8") for note in docs.glob(f"{stem}.*md"))
     written = []
     for name in sorted(set(re.findall(rf"figures/{re.escape(stem)}-([\w-]+)\.png", notes))):
         if (source / f"{name}.png").exists():
@@ -278,7 +285,8 @@ def shrink(source: Path, target: Path) -> Path:
     with Image.open(source) as opened:
         picture = opened.convert("RGB")
     if picture.width > FIGURE_WIDTH:
-        picture = picture.resize((FIGURE_WIDTH, round(picture.height * FIGURE_WIDTH / picture.width)), Image.Resampling.LANCZOS)
+        height = round(picture.height * FIGURE_WIDTH / picture.width)
+        picture = picture.resize((FIGURE_WIDTH, height), Image.Resampling.LANCZOS)
     with atomic_path(target) as temporary:
         picture.quantize(FIGURE_COLOURS, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
     return target
@@ -287,44 +295,46 @@ def shrink(source: Path, target: Path) -> Path:
 WORDS = {
     "en": {
         "title": "Results", "baseline": "baseline", "lesson": "lesson", "result": "result: mean (lowest to highest)",
-        "claims": "claims held", "seeds": "seeds", "seconds": "seconds", "memory": "MiB", "date": "date", "phase": "Phase {}",
-        "none": "not run", "failed": "failed", "reads": "the test set was read {} times",
-        "about": "Made by `course verify`, never typed: every lesson and project in its normal mode, on the CPU unless the "
-                 "lesson says otherwise. A claim is held when it is held with every seed. Seconds and memory are the "
-                 "highest of all seeds; ⚠ marks what is over its limit (lesson {} s and {} MiB, project {} s).",
+        "claims": "claims held", "seeds": "seeds", "seconds": "seconds", "memory": "MiB", "date": "date",
+        "phase": "Phase {}", "none": "not run", "failed": "failed", "reads": "the test set was read {} times",
+        "about": "Made by `course verify`, never typed: every lesson and project in its normal mode, which takes no "
+                 "flags. A claim is held when it is held with every seed. Seconds and memory are the highest of all "
+                 "seeds; ⚠ marks what is over its limit (lesson {} s and {} MiB, project {} s).",
         "machine": "Last measured on: {cpu}, {cores} cores, Python {python}, torch {torch}."},
     "zh": {
         "title": "结果", "baseline": "基线", "lesson": "课程", "result": "结果：均值（最低到最高）",
         "claims": "成立的断言", "seeds": "种子数", "seconds": "秒", "memory": "MiB", "date": "日期", "phase": "第 {} 阶段",
         "none": "尚未运行", "failed": "未通过", "reads": "测试集被读取了 {} 次",
-        "about": "本页由 `course verify` 生成，从不手写：每课与每个项目都以正常模式运行，除非课程另有说明，均在 CPU 上。"
+        "about": "本页由 `course verify` 生成，从不手写：每课与每个项目都以不带参数的正常模式运行。"
                  "一条断言在所有种子下都成立才算成立。秒数与内存取各种子中的最大值；⚠ 表示超出限额"
                  "（课程 {} 秒、{} MiB，项目 {} 秒）。",
         "machine": "最近一次测量的机器：{cpu}，{cores} 核，Python {python}，torch {torch}。"},
 }
 
 
-def render(content: dict, every: list[Lesson], language: str, docs: Path) -> str:
+def render(content: dict, root: Path, language: str) -> str:
     """RESULTS.md in one of the two languages: a table per phase; lessons without a result are listed as not run."""
-    words = WORDS[language]
+    words, every = WORDS[language], all_lessons(root)
+    titles = {phase.folder: phase.titles[language] for phase in curriculum.load(root).phases}
     lines = [f"# {words['title']}", "", words["about"].format(LESSON_SECONDS, LESSON_MIB, PROJECT_SECONDS), "",
              words["machine"].format(**content["machine"])]
     columns = [words[w] for w in ("lesson", "result", "baseline", "claims", "seeds", "seconds", "memory", "date")]
     for phase in dict.fromkeys(lesson.phase for lesson in every):
-        lines += ["", f"## {words['phase'].format(int(phase[5:7]))} · {phase}", "", _row(columns), _row(["---"] * len(columns))]
+        lines += ["", f"## {words['phase'].format(int(phase[5:7]))} · {titles.get(phase, phase)}", "",
+                  _row(columns), _row(["---"] * len(columns))]
         for lesson in (x for x in every if x.phase == phase):
-            found = [k for k in content["lessons"] if k.split("@")[0] == lesson.key]
+            found = [key for key in content["lessons"] if key.split("@")[0] == lesson.key]
             if lesson.key not in found:
-                lines.append(_row([_name(lesson, language, docs), words["none"]] + [""] * (len(columns) - 2)))
-            lines += [_row(_cells(_name(lesson, language, docs, k), content["lessons"][k], words)) for k in found]
+                lines.append(_row([_name(lesson, language, root), words["none"]] + [""] * (len(columns) - 2)))
+            lines += [_row(_cells(_name(lesson, language, root, key), content["lessons"][key], words)) for key in found]
     return "\n".join(lines) + "\n"
 
 
-def _name(lesson: Lesson, language: str, docs: Path, key: str = "") -> str:
+def _name(lesson: Lesson, language: str, root: Path, key: str = "") -> str:
     title = (lesson.title_zh if language == "zh" else "") or lesson.title or lesson.path.stem
     note = f"{lesson.key}{'.zh' if language == 'zh' else ''}.md"
     text = f"{lesson.number} {title}"
-    text = f"[{text}]({note})" if (docs / note).exists() else text
+    text = f"[{text}]({note})" if (root / "docs" / note).exists() else text
     return text + (f" `--data {key.split('@')[1]}`" if "@" in key else "")
 
 
@@ -337,7 +347,8 @@ def _cells(name: str, entry: dict, words: dict[str, str]) -> list[str]:
     warn = {what: "⚠ " if what in entry["over_budget"] else "" for what in ("seconds", "memory")}
     return [name, remark + "<br>".join(f"{m} {_range(s)}" for m, s in main.items()),
             "<br>".join(f"{m} {_range(s)}" for m, s in metrics.items() if m not in main),
-            f"{held}/{len(entry['claims'])}", str(len(entry["seeds"])), f"{warn['seconds']}{entry['seconds']['max']:.1f}",
+            f"{held}/{len(entry['claims'])}", str(len(entry["seeds"])),
+            f"{warn['seconds']}{entry['seconds']['max']:.1f}",
             f"{warn['memory']}{entry['peak_memory_mib'] or '?'}", entry["date"]]
 
 
@@ -362,12 +373,13 @@ def _spread(values: list[float | None]) -> dict | None:
 
 def _per_seed(id: str, results: list[dict]) -> dict[str, list[str]]:
     found = [next((c for c in result.get("claims", []) if c["id"] == id), None) for result in results]
-    return {"status": [c["status"] if c else "not reached" for c in found], "measured": [c["measured"] if c else "" for c in found]}
+    return {"status": [claim["status"] if claim else "not reached" for claim in found],
+            "measured": [claim["measured"] if claim else "" for claim in found]}
 
 
 def _line(lesson: Lesson, seed: int, outcome: dict) -> str:
-    mark = "✓" if outcome["code"] == 0 else "✗"
-    return f"{mark} {lesson.key}  seed {seed}  {outcome['seconds']:.1f} s" + (f"  {outcome['error']}" if outcome["error"] else "")
+    mark, error = "✗" if outcome["code"] else "✓", f"  {outcome['error']}" if outcome["error"] else ""
+    return f"{mark} {lesson.key}  seed {seed}  {outcome['seconds']:.1f} s{error}"
 
 
 def _read_json(path: Path) -> dict:
@@ -377,5 +389,6 @@ def _read_json(path: Path) -> dict:
         return {}
     except ValueError:
         if path.name == "RESULTS.json":                 # made by hand or by a merge: never thrown away in silence
-            raise LessonError(f"{shown(path)} is not valid JSON. Restore it (git checkout {shown(path)}) or delete it.") from None
+            raise LessonError(f"{shown(path)} is not valid JSON. Restore it (git checkout {shown(path)}) or delete "
+                              "it.") from None
         return {}

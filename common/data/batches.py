@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from common.errors import LessonError
+
 
 class Batches:
     """Iterate over (x, y, …) in batches. Many times faster than a DataLoader where the data fits into memory.
@@ -19,6 +21,8 @@ class Batches:
             raise ValueError(f"tensors of different lengths: {[len(t) for t in tensors]}")
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
         self.transform, self.generator = transform, torch.Generator().manual_seed(seed)
+        if len(self) == 0:
+            raise LessonError(f"{len(tensors[0])} samples do not fill one batch of {batch_size}. Give a smaller --batch-size.")
 
     def __len__(self) -> int:
         samples = len(self.tensors[0])

@@ -1,7 +1,7 @@
 """Where real data comes from: a folder of the learner's, the cache, or a download that is checked before it counts.
 
-Looked up in this order: --data-dir, the folder COURSE_DATA names, the cache, the mirrors (COURSE_MIRROR first, where
-that is set). A file takes its final name only when it is whole and its hash is right, so a broken line, a full disk or
+Looked up in this order: --data-dir, the folder COURSE_DATA names, the cache, the mirrors (first COURSE_MIRROR/<set>/,
+where that is set). A file takes its final name only when it is whole and its hash is right, so a broken line, a full disk or
 Ctrl-C leaves nothing half done.
 """
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import LessonError
-from common.files import atomic_path, readable
+from common.files import atomic_path
 
 TIMEOUT = 20                        # seconds without a byte after which a mirror counts as dead
 COURSE = "deep-learning-course"
@@ -65,11 +65,7 @@ def find(source: Source, data_dir: Path | None = None) -> Path:
 def fetch(source: Source) -> Path:
     """Download, check, convert into the cache; the old file stays until the new one is whole."""
     target = cache_dir() / source.file
-    print(f"downloading {source.name}: {source.megabytes:.0f} MB into {target.parent}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise readable(error, target.parent) from error
+    print(f"downloading {source.name}: {source.megabytes:.1f} MB into {target.parent}")
     parts = [_download(part, cache_dir() / "parts" / source.name / part.file, source) for part in source.parts]
     with atomic_path(target) as temporary:
         source.convert(parts, temporary)
@@ -90,7 +86,7 @@ def _download(part: Part, path: Path, source: Source) -> Path:
     if path.exists() and _digest(path, part.digest) == part.digest:
         return path                                     # an earlier attempt got this far
     mirror = os.environ.get("COURSE_MIRROR")
-    urls = ([mirror.rstrip("/") + "/" + part.file] if mirror else []) + list(part.urls)
+    urls = ([f"{mirror.rstrip('/')}/{source.name}/{part.file}"] if mirror else []) + list(part.urls)
     failures = []
     for url in urls:
         try:

@@ -37,6 +37,6 @@ def load_titanic(cfg: LessonConfig) -> "DataFrame":
     except (ValueError, OSError) as error:
         raise damaged(TITANIC_SOURCE, path, str(error)) from None
     if tuple(frame.columns) != TITANIC_COLUMNS or len(frame) != 891:
-        raise damaged(TITANIC_SOURCE, path, f"{frame.shape[0]} rows and {frame.shape[1]} columns, not 891 and 12")
+        raise damaged(TITANIC_SOURCE, path, f"{len(frame)} rows of {', '.join(map(str, frame.columns))[:200]}")
     current().use_data("titanic", path)
     return frame.head(200) if cfg.tiny else frame
