@@ -16,7 +16,6 @@ Notation  B batch size  H, W height and width (28)  C classes (10)
 """
 import io
 import json
-import math
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -228,7 +227,7 @@ def show_learns(cfg: Config, data: ImageSet) -> None:
     model = DigitNet(cfg.width)
     batch = to_tensors(data.x_train[:32], data.y_train[:32])
     first = F.cross_entropy(model(batch[0]), batch[1]).item()
-    check("first-loss", f"the first loss is near ln 10 = {math.log(10):.2f}", first, above=1.7, below=3.2)
+    check("first-loss", f"the first loss is near ln 10 = {np.log(10):.2f}", first, above=1.7, below=3.2)
     overfits("overfits", "the loss on 32 fixed pictures falls to almost nothing", model, batch,
              lambda m, b: F.cross_entropy(m(b[0]), b[1]), torch.optim.AdamW(model.parameters(), lr=0.01), steps=25)
 

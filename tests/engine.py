@@ -7,6 +7,8 @@ On Linux the process is a child forked from a server that has only imported (for
 `python path …`, without guards.
 """
 import concurrent.futures
+import contextlib
+import functools
 import itertools
 import json
 import os
@@ -25,8 +27,8 @@ from common.lessons import ROOT
 HERE = Path(__file__).resolve().parent
 TINY = ("--tiny", "--device", "cpu")
 # one thread each: two scripts at a time on two cores, and sums that are added in the same order everywhere
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-                                  "NUMEXPR_NUM_THREADS")}
+SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1",
+            "NUMEXPR_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Job:
     argv: tuple[str, ...] = TINY            # --out is added
     text: str | None = None                 # run this under the script's name, instead of what is in the file
     how: str | None = None                  # "fork", "spawn", "plain", or what pytest was started with
-    attempt: int = 1
     limit: float = 120.0                    # seconds
+    draw: bool = True                       # False: figures are made but not rendered, which is half of a small run
     fake_cuda: bool = False                 # afterwards, run its models' forwards on a fake GPU
 
     @property
@@ -49,6 +51,7 @@ class Job:
 class Outcome:
     """What became of a job. A negative code is the signal that ended it."""
     job: Job
+    script: Path                            # the file that was run: the job's, or its text in a scratch folder
     code: int
     output: str                             # stdout and stderr as the terminal would show them
     result: dict[str, Any] | None           # result.json, where the script wrote one that can be read
@@ -109,21 +112,22 @@ class Engine:
             script.write_text(job.text, encoding="utf-8")
         how = job.how or self.runner
         order = {"script": str(script), "argv": [*job.argv, "--out", str(scratch / "out")], "scratch": str(scratch),
-                 "env": environment(self.base, scratch), "limit": job.limit, "fake_cuda": job.fake_cuda}
+                 "env": environment(scratch), "limit": job.limit, "draw": job.draw,
+                 "fake_cuda": job.fake_cuda}
         start = time.perf_counter()
         answer = self.server().call(order) if how == "fork" else run_fresh(order, plain=how == "plain")
-        return outcome(job, scratch, answer, time.perf_counter() - start)
+        return outcome(job, script, scratch, answer, time.perf_counter() - start)
 
 
-def outcome(job: Job, scratch: Path, answer: dict, seconds: float) -> Outcome:
+def outcome(job: Job, script: Path, scratch: Path, answer: dict, seconds: float) -> Outcome:
     violations = _read(scratch / "violations.txt").splitlines()
     if answer["late"]:
         violations.append(f"still running after {job.limit:.0f} s, so it was killed")
     if litter := sorted(path.name for path in (scratch / "cwd").iterdir()):
         violations.append(f"wrote into the current folder: {', '.join(litter)}")
     report = _json(scratch / "tmp" / "child.json") or {}
-    return Outcome(job, answer["code"], _read(scratch / "output.txt"), _json(scratch / "out" / "result.json"), violations,
-                   seconds, answer.get("cpu", report.get("cpu", 0.0)), scratch / "out", report.get("cuda", []),
+    return Outcome(job, script, answer["code"], _read(scratch / "output.txt"), _json(scratch / "out" / "result.json"),
+                   violations, seconds, answer.get("cpu", report.get("cpu", 0.0)), scratch / "out", report.get("cuda", []),
                    report.get("late_imports", []))
 
 
@@ -136,7 +140,7 @@ class ForkServer:
         log = open(base / "forkserver.txt", "wb")
         with log:
             self.process = subprocess.Popen([sys.executable, HERE / "forkserver.py"], stdin=subprocess.PIPE, stderr=log,
-                                            stdout=subprocess.PIPE, env=os.environ | THREADS | {"MPLBACKEND": "Agg"},
+                                            stdout=subprocess.PIPE, env=os.environ | SETTINGS | fonts(),
                                             start_new_session=True)     # Ctrl-C is for pytest, which then closes it
         first = self.process.stdout.readline()
         if not first:
@@ -174,22 +178,32 @@ def run_fresh(order: dict, plain: bool = False) -> dict:
         stdin.seek(0)
         process = subprocess.Popen([sys.executable, *command], stdin=subprocess.DEVNULL if plain else stdin, stdout=output,
                                    stderr=output, cwd=scratch / "cwd", env=order["env"], start_new_session=True)
+    late = False
     try:
-        return {"code": process.wait(order["limit"]), "late": False}
+        process.wait(order["limit"])
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        return {"code": process.wait(), "late": True}
+        late = True
+        process.kill()
+    if hasattr(os, "killpg"):               # whatever of its group is left
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return {"code": process.wait(), "late": late}
 
 
-def environment(base: Path, scratch: Path) -> dict[str, str]:
+def environment(scratch: Path) -> dict[str, str]:
     """The learner's, without what could change a result, and with all that is written kept in `scratch`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "PYTEST_", "XDG_"))}
-    tmp = str(scratch / "tmp")
-    return kept | THREADS | {"MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(scratch / "cache"), "TMPDIR": tmp, "TEMP": tmp,
-                             "TMP": tmp, "XDG_DATA_HOME": str(scratch / "cache"), "XDG_CONFIG_HOME": str(scratch / "cache"),
-                             "MPLCONFIGDIR": str(base / "matplotlib")}      # its list of fonts is made once for all
+    places = {"TMPDIR": "tmp", "TEMP": "tmp", "TMP": "tmp", "XDG_CACHE_HOME": "cache", "XDG_DATA_HOME": "cache",
+              "XDG_CONFIG_HOME": "cache"}
+    return kept | SETTINGS | fonts() | {name: str(scratch / place) for name, place in places.items()}
 
 
+@functools.cache
+def fonts() -> dict[str, str]:
+    """Where matplotlib keeps its list of fonts: to make it anew for every script would take seconds each time."""
+    import matplotlib
+
+    return {"MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
 def _read(path: Path) -> str:

@@ -7,7 +7,6 @@ from engine import Engine, Job, Outcome
 
 from common.lessons import Lesson, all_lessons
 
-# fake_cuda: DESIGN wants every model's forward on a fake GPU too; only where a model is called does it cost anything
 JOBS = {lesson.number: Job(lesson.path, fake_cuda=True) for lesson in all_lessons()}
 
 
@@ -17,7 +16,7 @@ def faults(outcome: Outcome) -> list[str]:
         return [f"exit code {outcome.code}", *outcome.violations]
     if outcome.result is None:
         return ["no result.json in --out", *outcome.violations]
-    lesson, result = Lesson(outcome.job.script), outcome.result
+    lesson, result = Lesson(outcome.script), outcome.result
     declared = {claim for question in lesson.questions for claim in question.claims}
     judged = {claim["id"]: claim for claim in result["claims"]}
     found = list(outcome.violations)

@@ -204,19 +204,15 @@ def test_check_passes_a_whole_copy_and_remembers_it(copy, capsys):
 
 
 @pytest.mark.parametrize("wrong, expected", [
-    ("        total += number\n", "✗ the claim “total” does not hold"),
-    ("        total += numbr\n", "NameError: name 'numbr' is not defined"),
-    ("        total += (number\n", "SyntaxError: '(' was never closed"),
+    ("total -= number", ["  ✗ 1 + 2 + 3 = 6", "✗ the claim “total” does not hold"]),
+    ("total += numbr", ["line 27: total += numbr", "NameError: name 'numbr' is not defined"]),
+    ("total += (number", ["line 27: total += (number", "SyntaxError: '(' was never closed"]),
 ])
 def test_check_says_what_is_wrong(copy, capsys, wrong, expected):
-    fill(copy, 0, 1)
-    text = copy.read_text(encoding="utf-8").replace("        total += number\n", wrong)
-    copy.write_text(text if "number\n" not in wrong or "(" in wrong else text.replace("total = 0", "total = 1"), encoding="utf-8")
+    copy.write_text(SMALL.replace("total += number", wrong), encoding="utf-8")
     code, words = said(capsys, "practice", "01/01", "--check")
-    assert code == 1 and expected in words and not has_passed(copy)
-    if "✗" not in expected:
-        line = text.splitlines().index(wrong.rstrip()) + 1
-        assert f"line {line}: {wrong.strip()}" in words and "Traceback" not in words
+    assert code == 1 and not has_passed(copy)
+    assert all(text in words for text in expected) and "Traceback" not in words
 
 
 def test_check_ends_a_loop_without_end(copy, capsys, monkeypatch):
@@ -291,7 +287,7 @@ def test_the_solution_opens_with_a_pass_and_stays_open(copy, capsys):
     said(capsys, "practice", "01/01", "--reset")
     code, words = said(capsys, "solution", "01/01")
     assert code == 0 and "    total = 0\n    for number in numbers:\n        total += number\n" in words
-    assert "result *= number" in words and "hint" not in words and "phase01_demo/01-small.py:" in words.replace("\\", "/")
+    assert "result *= number" in words and "hint" not in words and "01-small.py:22" in words
 
 
 def test_wait_for_save_returns_at_a_change_only(tmp_path):
@@ -331,8 +327,9 @@ def test_watch_ends_cleanly_with_ctrl_c(copy):
     program = ("import sys; from pathlib import Path; from common import lessons; from common.course import cli; "
                f"lessons.ROOT = Path({str(lessons.ROOT)!r}); lessons.PRACTICE = lessons.ROOT / 'practice'; "
                "sys.exit(cli.main(['watch', '01/01']))")
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-                          start_new_session=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"}) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          encoding="utf-8", start_new_session=True,
+                          env=os.environ | {"PYTHONIOENCODING": "utf-8"}) as process:
         for line in process.stdout:
             if line.startswith("waiting"):
                 break
@@ -344,7 +341,8 @@ def test_watch_ends_cleanly_with_ctrl_c(copy):
 REAL = [lesson for lesson in lessons.all_lessons() if practice.find_regions(lesson.path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("key", ["phase01_data_science/01-numpy-basics", "phase03_pytorch/09-training-loop"])
+@pytest.mark.parametrize("key", ["phase01_data_science/01-numpy-basics",
+                                 pytest.param("phase03_pytorch/09-training-loop", marks=pytest.mark.full)])
 def test_a_real_lesson_from_stub_to_solution(key, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lessons, "PRACTICE", tmp_path / "practice")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -354,7 +352,8 @@ def test_a_real_lesson_from_stub_to_solution(key, tmp_path, capsys, monkeypatch)
     copy = lessons.PRACTICE / f"{key}.py"
     assert cli.main(["practice", lesson.number]) == 0
     code, words = said(capsys, "practice", lesson.number, "--check")
-    assert code == 1 and any(f"✗ {region.prompt} Ask for help with: course hint {lesson.number}" in words for region in regions)
+    assert code == 1
+    assert any(f"✗ {region.prompt} Ask for help with: course hint {lesson.number}" in words for region in regions)
     assert all(f"still to write: {n}. {region.title}" in words for n, region in enumerate(regions, 1))
     assert said(capsys, "solution", lesson.number)[0] == 1
     copy.write_text(text, encoding="utf-8")
@@ -365,11 +364,9 @@ def test_a_real_lesson_from_stub_to_solution(key, tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("lesson", REAL, ids=lambda lesson: lesson.key)
-def test_every_stub_parses_and_its_titles_differ(lesson):
+def test_every_stub_parses_and_is_seen_as_unfinished(lesson):
     text = lesson.path.read_text(encoding="utf-8")
     regions = practice.find_regions(text)
     ast.parse(practice.stub(text))
     assert practice.unfinished(practice.stub(text), regions) == list(range(len(regions)))
     assert practice.unfinished(text, regions) == []
-    assert len({region.title for region in regions}) == len(regions)
-    assert all(region.hints for region in regions)

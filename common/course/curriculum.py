@@ -2,7 +2,7 @@
 import locale
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import LessonError
@@ -17,7 +17,7 @@ class Entry:
     lesson: Lesson
     kind: str                       # named, elective or project
     minutes: int                    # reading the note, running, practising
-    titles: dict[str, str]
+    titles: dict[str, str] = field(hash=False)
 
     @property
     def file(self) -> str:
@@ -73,6 +73,10 @@ class Curriculum:
     def entries(self) -> list[Entry]:
         return [entry for phase in self.phases for entry in phase.entries]
 
+    def next(self, ticked: set[str]) -> Entry | None:
+        """The first script of the core path that is written and not ticked."""
+        return next((e for e in self.entries if e.is_core and e.is_written and e.file not in ticked), None)
+
     def find(self, name: str, root: Path = ROOT) -> Entry:
         """The script meant by any name that `find_lesson` knows, written or not. Raises LessonError."""
         planned = {entry.lesson.key: entry for entry in self.entries}
@@ -100,8 +104,9 @@ def _phase(number: int, row: dict, root: Path) -> Phase:
 
 
 def _milestone(row: dict, phases: tuple[Phase, ...]) -> Milestone:
-    core = tuple(entry for phase in phases for entry in phase.entries if entry.lesson.key in row.get("also", ())
-                 or phase.number in row["phases"] and entry.is_core)
+    also = row.get("also", ())
+    core = tuple(entry for phase in phases for entry in phase.entries
+                 if phase.number in row["phases"] and entry.is_core or also and entry.lesson.key in also)
     return Milestone(row["week"], tuple(row["phases"]), core, _both(row, "items"), _both(row, "note"))
 
 

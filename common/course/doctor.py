@@ -69,7 +69,7 @@ def examine(root: Path) -> Iterator[Row]:
 def python_row(version: tuple[int, int]) -> Row:
     good = OLDEST <= version <= NEWEST
     return Row(good, "Python", f"{sys.version.split()[0]} in {sys.prefix}",
-               "" if good else "the course is tested with Python 3.11 to 3.13: make the environment again with one of them")
+               "" if good else "the course is made for Python 3.11 to 3.13: make the environment again with one")
 
 
 def package_rows(root: Path) -> Iterator[Row]:
@@ -189,4 +189,5 @@ def data_row() -> Row:
     here = {name: local_path(source) is not None for name, (source, _) in sets().items()}
     present, absent = ([name for name, found in here.items() if found is wanted] for wanted in (True, False))
     text = f"{', '.join(present) or 'no real data set'} here, and the lessons run without"
-    return Row(True if present else None, "data", text + (f"; to bring: course data {' | '.join(absent)}" if absent else ""))
+    text += f"; to bring: course data {' | '.join(absent)}" if absent else ""
+    return Row(True if present else None, "data", text)

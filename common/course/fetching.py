@@ -52,7 +52,7 @@ def get(name: str, data_dir: Path | None = None, again: bool = False) -> int:
     source, load = sets()[name]
     if data_dir is not None:
         if again:
-            raise LessonError("--again downloads into the cache, --data-dir checks a folder of yours: give one of them.")
+            raise LessonError("--again downloads into the cache, --data-dir checks your own folder: give one of them.")
         if not (data_dir.expanduser() / source.file).exists():
             raise LessonError(f"{data_dir} holds no {source.file}. Put it there, or leave --data-dir out to have it "
                               "downloaded.")

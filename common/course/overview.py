@@ -10,10 +10,9 @@ from typing import Any
 from common.config import LessonConfig, param, parse
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry, Phase
-from common.course.progress import next_entry
 from common.course.readme import progress, read_both, ticked_in
 from common.errors import LessonError
-from common.lessons import ROOT, find_lesson
+from common.lessons import ROOT
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -55,7 +54,7 @@ def show_help(name: str, root: Path = ROOT) -> int:
 def show_next(root: Path = ROOT) -> int:
     curriculum = plan.load(root)
     ticked = ticked_in(read_both(root))
-    entry = next_entry(curriculum, ticked)
+    entry = curriculum.next(ticked)
     if entry is None:
         planned = next((e.number for e in curriculum.entries if e.is_core and e.file not in ticked), None)
         print("Every lesson that is written is ticked." + (f" {planned} comes next, and is not yet written." if planned else ""))

@@ -159,13 +159,8 @@ def _show(curriculum: Curriculum, ticked: set[str]) -> None:
         state = "✓" if all(entry.file in ticked for entry in milestone.core) else "–"
         print(f"  {state} after week {milestone.week:<3} {_share(milestone.core, ticked):>7}   "
               + "; ".join(milestone.items[language]))
-    following = next_entry(curriculum, ticked)
+    following = curriculum.next(ticked)
     print(f"\nnext: {following.number} {following.title(language)}" if following else "\nnext: all written lessons are ticked")
-
-
-def next_entry(curriculum: Curriculum, ticked: set[str]) -> Entry | None:
-    """The first script of the core path that is written and not ticked."""
-    return next((e for e in curriculum.entries if e.is_core and e.is_written and e.file not in ticked), None)
 
 
 def _share(entries: Sequence[Entry], ticked: set[str]) -> str:

@@ -90,10 +90,25 @@ class Readme:
     def has_marker(self, line: int) -> bool:
         return bool(_MARKER.search(self.lines[line]))
 
+    def insert(self, line: int, texts: Sequence[str]) -> None:
+        """New lines in front of `line`, in the line endings of this file."""
+        newline = self.newline
+        if line and not self.lines[line - 1].endswith(("\n", "\r")):
+            self.lines[line - 1] += newline
+        self.lines[line:line] = [text + newline for text in texts]
+
+    def drop_markers(self, name: str, keep: range) -> None:
+        """Take away markers of this name that stand alone, outside the whole pair around `keep`."""
+        marker = re.compile(rf"<!--\s*/?course:{name}\s*-->")
+        for line in reversed(range(len(self.lines))):
+            if line not in (keep.start - 1, keep.stop) and marker.search(self.lines[line]):
+                self.lines[line] = marker.sub("", self.lines[line])
+                if not self.lines[line].strip():
+                    del self.lines[line]
+
     def rows(self) -> dict[int, int]:
         """{phase: its line in the progress table}."""
-        return {int(row[2]): line for line in self.region("progress") or ()
-                if (row := _ROW.fullmatch(self.lines[line]))}
+        return {phase: line for line in self.region("progress") or () if (phase := phase_of_row(self.lines[line]))}
 
     def fill_table(self, curriculum: Curriculum, ticked: set[str]) -> None:
         """Recompute the table's cells. Raises LessonError, with nothing written, when a row or marker is missing."""
@@ -121,6 +136,12 @@ class Readme:
 def script_in(text: str) -> re.Match | None:
     """The script that a line is about: the first that is a link's text, else the first that is named."""
     return re.search(rf"(?<=\[){_SCRIPT}(?=\])", text) or re.search(_SCRIPT, text)
+
+
+def phase_of_row(line: str) -> int | None:
+    """The phase whose row of the progress table this line is."""
+    row = _ROW.fullmatch(line)
+    return int(row[2]) if row else None
 
 
 def region_of(phase: Phase) -> str:

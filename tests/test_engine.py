@@ -1,0 +1,195 @@
+"""The engine is tested by scripts that misbehave: each must be caught, and the one that behaves must pass."""
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from engine import HERE, ROOT, Engine, Job
+from test_determinism import differences
+from test_lessons_run import faults
+
+LESSON = '''"""1.99 Made by hand: a lesson for testing the tests
+手工课
+
+You will be able to answer
+    1. Does one equal one?        show_it       holds
+Run       python phase01_data_science/99-made-by-hand.py
+Needs     -
+"""
+import os
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.checks import check, expect
+from common.config import LessonConfig, main, param
+from common.record import current
+
+
+@dataclass
+class Config(LessonConfig):
+    pass
+
+
+def show_it(cfg):
+    outside = cfg.out.parent / "outside.txt"
+    %s
+    check("holds", "one is one", 1 == 1)
+
+
+def run(cfg):
+    show_it(cfg)
+    return {"one": 1}
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)
+'''
+SWALLOWED = "try:\n        {}\n    except OSError:\n        pass"
+LIBRARY = """library = {}
+    exec(compile("import warnings\\ndef old(): warnings.warn('old', FutureWarning, 2)", "site-packages/x.py", "exec"), library)
+    """
+TRAINS = "import torch; weight = torch.zeros(1, requires_grad=True); torch.optim.SGD([weight], lr=0.1)"
+ON_CPU = """import torch
+    class Stays(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.ones(2)
+    Stays(2, 2)(torch.ones(1, 2))"""
+MOVES = ON_CPU.replace("torch.ones(2)\n", "torch.ones(2, device=x.device)\n")
+
+# what is wrong -> (the line, what the engine says about it)
+CAUGHT = {
+    "a failing claim": ('check("holds", "two is one", 2 == 1)', "exit code 1"),
+    "a claim of NaN": ('check("holds", "nan", float("nan"), below=1)', "exit code 1"),
+    "an undeclared claim": ('check("other", "two is two", True)', "the docstring does not declare it"),
+    "a claim that is not judged": ("return", "did not judge it"),
+    "a test set read twice": ("current().test_reads = 2", "read 2 times"),
+    "an unknown error": ("[][1]", "exit code 1"),
+    "a crash of the interpreter": ("os.kill(os.getpid(), 11)", "exit code -11"),
+    "an early exit": ("os._exit(0)", "no result.json"),
+    "an endless loop": ("while True: time.sleep(0.1)", "so it was killed"),
+    "a file outside": (SWALLOWED.format("outside.write_text('x')"), "wrote outside --out: open"),
+    "a folder outside": (SWALLOWED.format("outside.mkdir()"), "wrote outside --out: os.mkdir"),
+    "a file removed outside": (SWALLOWED.format("outside.with_name('output.txt').unlink()"), "wrote outside --out: os.remove"),
+    "a file moved outside": (SWALLOWED.format("cfg.out.rename(outside)"), "wrote outside --out: os.rename"),
+    "a file in the current folder": (SWALLOWED.format("Path('loss.pdf').touch()"), "wrote outside --out: open"),
+    "a subprocess that litters": ("subprocess.run([sys.executable, '-c', 'open(\"x.txt\", \"w\")'])", "current folder: x.txt"),
+    "a connection": (SWALLOWED.format("socket.create_connection(('192.0.2.1', 80), 1)"), "reached for the network"),
+    "a name looked up": (SWALLOWED.format("socket.getaddrinfo('example.org', 80)"), "reached for the network"),
+    "a server open to all": (SWALLOWED.format("socket.socket().bind(('', 0))"), "reached for the network: socket.bind"),
+    "an ageing API in our file": ("warnings.warn('old', DeprecationWarning)", "DeprecationWarning at 99-made-by-hand.py"),
+    "an ageing API called": (LIBRARY + "library['old']()", "FutureWarning at 99-made-by-hand.py"),
+    "training without proof of learning": (TRAINS, "never calls overfits()"),
+    "a tensor left on the CPU": (ON_CPU, "on a GPU: Stays"),
+}
+FINE = {
+    "nothing special": "pass",
+    "writing where it may": "import tempfile; (cfg.out / 'a' / 'b').mkdir(parents=True); (cfg.out / 'a' / 'b' / 'c').touch()\n"
+                            "    with tempfile.TemporaryDirectory() as folder:\n        (Path(folder) / 'x').touch()",
+    "talking to itself": "server = socket.create_server(('127.0.0.1', 0))\n"
+                         "    socket.create_connection(('localhost', server.getsockname()[1])).close()",
+    "an ageing API elsewhere": "warnings.warn_explicit('old', DeprecationWarning, 'site-packages/other.py', 1)",
+    "many threads' work": "import torch; torch.set_num_threads(2); check('holds', 'sum', "
+                          "(torch.ones(500, 500) @ torch.ones(500, 500)).sum().item() > 0)",
+    "a model that goes where its input is": MOVES,
+}
+
+
+def by_hand(line: str, **options) -> Job:
+    return Job(ROOT / "phase01_data_science" / "99-made-by-hand.py", text=LESSON % line, fake_cuda=True, **options)
+
+
+def limited(name: str) -> dict:
+    return {"limit": 3.0} if name == "an endless loop" else {}
+
+
+@pytest.mark.parametrize("job, message", [(by_hand(line, **limited(name)), message) for name, (line, message) in CAUGHT.items()],
+                         ids=CAUGHT)
+def test_misbehaviour_is_caught(engine: Engine, job: Job, message: str) -> None:
+    outcome = engine.result(job)
+    assert any(message in fault for fault in faults(outcome)), f"{faults(outcome)}{outcome}"
+
+
+@pytest.mark.parametrize("job", [by_hand(line) for line in FINE.values()], ids=FINE)
+def test_behaving_passes(engine: Engine, job: Job) -> None:
+    outcome = engine.result(job)
+    assert not faults(outcome), f"{faults(outcome)}{outcome}"
+
+
+@pytest.mark.parametrize("name", ["a failing claim", "a file outside", "a connection", "an ageing API in our file",
+                                  "an endless loop"])
+@pytest.mark.full
+def test_spawned_scripts_are_watched_alike(engine: Engine, name: str) -> None:
+    line, message = CAUGHT[name]
+    limit = {"limit": 8.0} if name == "an endless loop" else {}
+    outcome = engine.run(by_hand(line, how="spawn", **limit))
+    assert any(message in fault for fault in faults(outcome)), f"{faults(outcome)}{outcome}"
+
+
+def test_files_outside_stay_as_they_were(engine: Engine) -> None:
+    """A violation is not only written down: it does not happen."""
+    outcome = engine.run(by_hand("outside.write_text('x')"))
+    assert outcome.code == 1 and not (outcome.out.parent / "outside.txt").exists(), str(outcome)
+
+
+def test_all_output_is_kept(engine: Engine) -> None:
+    """Of Python, of the operating system's streams, of a subprocess; in order."""
+    outcome = engine.run(by_hand("print('one', flush=True); os.write(2, b'two\\n'); subprocess.run(['echo', 'three'])"))
+    assert "one\ntwo\nthree\n" in outcome.output
+
+
+def test_what_a_script_starts_ends_with_it(engine: Engine) -> None:
+    outcome = engine.run(by_hand("process = subprocess.Popen(['sleep', '60']); print('pid', process.pid)"))
+    pid = int(outcome.output.split("pid ")[1].split()[0])
+    state, deadline = Path(f"/proc/{pid}/stat"), time.monotonic() + 10
+    while state.exists() and ") Z " not in state.read_text():       # Z: dead, and waiting for init to notice
+        assert time.monotonic() < deadline, f"process {pid} outlived the script that started it"
+        time.sleep(0.05)
+
+
+def test_random_numbers_without_a_seed_are_noticed(engine: Engine) -> None:
+    line = "import random; check('holds', 'a draw', random.SystemRandom().random(), below=1)"
+    one, two = engine.run(by_hand(line)), engine.run(by_hand(line, draw=False))
+    assert differences(one, two)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is for Linux")
+def test_server_has_imported_and_run_nothing(engine: Engine) -> None:
+    """One thread: OpenMP has not started. And an optimizer and a figure find everything imported."""
+    if engine.runner != "fork":
+        pytest.skip("there is no fork server under --runner=spawn")
+    assert engine.server().ready["threads"] == 1
+    line = ("import torch, sklearn.datasets, common.figures as f; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])"
+            "; f.save_figure(f.new_figure()[0], cfg.out / 'x')")
+    outcome = engine.run(by_hand(line))
+    assert outcome.code == 0 and not outcome.late_imports, f"{outcome.late_imports}{outcome}"
+
+
+SKIPS = """
+import pytest
+def test_one(): pytest.skip("no browser")
+@pytest.mark.skip(reason="not today")
+def test_two(): pass
+@pytest.mark.xfail
+def test_three(): assert False
+"""
+
+
+@pytest.mark.parametrize("ci, allowed, code", [("", "", 0), ("true", "", 1), ("true", "test_skips.py::test_one  why", 1),
+                                               ("true", "# note\n\ntest_skips.py  why", 0)])
+def test_silent_skips_fail_under_ci(tmp_path: Path, ci: str, allowed: str, code: int) -> None:
+    shutil.copy(HERE / "conftest.py", tmp_path)
+    (tmp_path / "allowed_skips.txt").write_text(allowed)
+    (tmp_path / "test_skips.py").write_text(SKIPS)
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"CI": ci, "PYTHONPATH": str(HERE)}
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, env=environment,
+                         capture_output=True, text=True)
+    assert run.returncode == code, run.stdout + run.stderr
