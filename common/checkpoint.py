@@ -65,8 +65,9 @@ class Checkpoint:
         if not self.path.exists():
             print(f"  nothing to resume in {self.path}: starting from the beginning")
             return []
-        state = load(self.path)
         try:
+            state = dict(load(self.path))
+            history, epochs = state["history"], len(state["history"])
             if state["settings"] != self.settings:
                 changed = sorted(k for k in state["settings"].keys() | self.settings.keys()
                                  if state["settings"].get(k) != self.settings.get(k))
@@ -78,5 +79,5 @@ class Checkpoint:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise LessonError(f"{self.path} belongs to another model or lesson ({type(error).__name__}). "
                               "Drop --resume to start anew.") from error
-        print(f"  resumed after epoch {len(state['history'])}")
-        return state["history"]
+        print(f"  resumed after epoch {epochs}")
+        return history

@@ -61,12 +61,13 @@ def plot_curves(axis, curves: Mapping[str, Sequence[float]], xlabel: str = "epoc
     axis.set_xlim(right=start + max((max(map(len, curves.values())) - 1) * 1.3, 1))     # room for the labels
     axis.xaxis.get_major_locator().set_params(integer=True)
     floor = -np.inf
-    for line, name in sorted(zip(axis.lines[-len(curves):], curves), key=lambda pair: pair[0].get_ydata()[-1]):
-        end = line.get_xdata()[-1], line.get_ydata()[-1]
+    ends = [(xy[np.isfinite(xy).all(axis=1)], line.get_color(), name)           # a diverged curve ends before it does
+            for line, name in zip(axis.lines[-len(curves):], curves) if len(xy := line.get_xydata())]
+    for end, colour, name in sorted(((xy[-1], *rest) for xy, *rest in ends if len(xy)), key=lambda e: e[0][1]):
         height = axis.transData.transform(end)[1] * 72 / axis.figure.dpi                # in points
         floor = max(height, floor + 14)                                                 # labels never overlap
         axis.annotate(f" {name}", end, xytext=(0, floor - height), textcoords="offset points", va="center",
-                      color=line.get_color(), fontweight="bold")
+                      color=colour, fontweight="bold")
 
 
 def plot_images(axes, images: Sequence[np.ndarray], titles: Sequence[str] = ()) -> None:

@@ -348,7 +348,7 @@ class Page(BaseHTTPRequestHandler):
         length, host = self.headers.get("Content-Length", ""), self.headers.get("Host", "").split(":")[0]
         if self.path != "/predict" or host not in ("127.0.0.1", "localhost"):
             return self.answer(404, {"error": "post to /predict, on this machine"})
-        if not length.isdecimal() or not 0 < int(length) <= MAX_UPLOAD:
+        if not length.isdecimal() or not 0 < int(length[:20]) <= MAX_UPLOAD:
             return self.answer(413, {"error": f"send a PNG of at most {MAX_UPLOAD} bytes, with its Content-Length"})
         try:
             chances, familiar = self.reader.read(read_picture(io.BytesIO(self.rfile.read(int(length))), "the drawing"))

@@ -153,10 +153,16 @@ def guard(allowed: list[Path], violated: Callable[[str], object]) -> None:
 
 
 def changed_path(path, handle: int | None) -> str:
-    """The absolute path of a directory entry; a symbolic link counts where it lies, not where it points."""
+    """The absolute path of a directory entry; a symbolic link counts where it lies, not where it points.
+
+    handle: of the folder to which `path` is relative; -1 or None is the current one.
+    """
     path = os.fsdecode(path)
     if handle is not None and handle >= 0 and not os.path.isabs(path):
-        path = os.path.join(os.readlink(f"/proc/self/fd/{handle}"), path)
+        names = f"/proc/self/fd/{handle}"
+        if not os.path.exists(names):
+            return os.devnull               # only Linux tells where a handle points; elsewhere this is let through
+        path = os.path.join(os.readlink(names), path)
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(folder), name)
 
@@ -172,7 +178,8 @@ def is_loopback(host) -> bool:
 
 def is_ours(file: str) -> bool:
     folders = Path(file).parts[:-1]
-    return any(folder.startswith("phase") or folder == "common" for folder in folders) and "site-packages" not in folders
+    ours = any(folder.startswith("phase") or folder == "common" for folder in folders)
+    return ours and "site-packages" not in folders
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Options, and the engine that starts all scripts when the collection is done, so that tests only wait for results.
 
-    pytest                  what a learner runs: every script once, tiny; one practice region of each, another every day
-    pytest --all            everything; what .ci/run runs
+    pytest                  what a learner runs: every script, tiny; one practice region of each, another one every day
+    pytest --all            everything, with every figure rendered; what .ci/run runs
 """
 import os
 import sys
@@ -17,9 +17,9 @@ FOLDER = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="everything (under 30 minutes on two cores), not the short selection")
+    parser.addoption("--all", action="store_true", help="everything, not the short selection")
     parser.addoption("--runner", choices=("fork", "spawn"), default="fork" if sys.platform == "linux" else "spawn",
-                     help="how scripts are started: forked from a server that has imported, or a fresh interpreter each")
+                     help="how scripts start: forked from a server that has imported, or a fresh interpreter each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +52,8 @@ def jobs_of(item: pytest.Item) -> list[Job]:
 def start_engine(config: pytest.Config) -> Engine:
     if ENGINE not in config.stash:
         config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="course-tests-", ignore_cleanup_errors=True)
-        config.stash[ENGINE] = Engine(Path(config.stash[FOLDER].name).resolve(), config.getoption("runner"))
+        base = Path(config.stash[FOLDER].name).resolve()
+        config.stash[ENGINE] = Engine(base, config.getoption("runner"), draw=config.getoption("all"))
     return config.stash[ENGINE]
 
 
@@ -85,5 +86,5 @@ def no_silent_skip(report: pytest.TestReport | pytest.CollectReport):
         if not report.nodeid.startswith(tuple(allowed)):
             why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             report.outcome = "failed"
-            report.longrepr = f"{report.nodeid} was skipped under CI=true, and tests/allowed_skips.txt does not say why: {why}"
+            report.longrepr = f"skipped under CI=true, and tests/allowed_skips.txt does not say why it may be: {why}"
     return report

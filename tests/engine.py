@@ -39,7 +39,7 @@ class Job:
     text: str | None = None                 # run this under the script's name, instead of what is in the file
     how: str | None = None                  # "fork", "spawn", "plain", or what pytest was started with
     limit: float = 120.0                    # seconds
-    draw: bool = True                       # False: figures are made but not rendered, which is half of a small run
+    draw: bool | None = None                # render the figures that it makes? None: as the engine was told
     fake_cuda: bool = False                 # afterwards, run its models' forwards on a fake GPU
 
     @property
@@ -69,10 +69,13 @@ class Outcome:
 
 
 class Engine:
-    """A pool of as many workers as there are cores. `base`: an empty folder for everything the scripts write."""
+    """A pool of as many workers as there are cores. `base`: an empty folder for everything the scripts write.
 
-    def __init__(self, base: Path, runner: str = "fork", workers: int | None = None):
-        self.base, self.runner = base, runner
+    draw: without it, figures are made but not rendered (a grey pixel is saved). Rendering is half of a small run.
+    """
+
+    def __init__(self, base: Path, runner: str = "fork", draw: bool = True, workers: int | None = None):
+        self.base, self.runner, self.draw = base, runner, draw
         self.pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
         self.futures: dict[Job, concurrent.futures.Future[Outcome]] = {}
         self.numbers, self.lock, self._server = itertools.count(1), threading.Lock(), None
@@ -112,7 +115,7 @@ class Engine:
             script.write_text(job.text, encoding="utf-8")
         how = job.how or self.runner
         order = {"script": str(script), "argv": [*job.argv, "--out", str(scratch / "out")], "scratch": str(scratch),
-                 "env": environment(scratch), "limit": job.limit, "draw": job.draw,
+                 "env": environment(scratch), "limit": job.limit, "draw": self.draw if job.draw is None else job.draw,
                  "fake_cuda": job.fake_cuda}
         start = time.perf_counter()
         answer = self.server().call(order) if how == "fork" else run_fresh(order, plain=how == "plain")
@@ -126,9 +129,10 @@ def outcome(job: Job, script: Path, scratch: Path, answer: dict, seconds: float)
     if litter := sorted(path.name for path in (scratch / "cwd").iterdir()):
         violations.append(f"wrote into the current folder: {', '.join(litter)}")
     report = _json(scratch / "tmp" / "child.json") or {}
-    return Outcome(job, script, answer["code"], _read(scratch / "output.txt"), _json(scratch / "out" / "result.json"),
-                   violations, seconds, answer.get("cpu", report.get("cpu", 0.0)), scratch / "out", report.get("cuda", []),
-                   report.get("late_imports", []))
+    return Outcome(
+        job, script, answer["code"], _read(scratch / "output.txt"), _json(scratch / "out" / "result.json"), violations,
+        seconds, answer.get("cpu", report.get("cpu", 0.0)), scratch / "out", report.get("cuda", []),
+        report.get("late_imports", []))
 
 
 class ForkServer:
@@ -176,8 +180,9 @@ def run_fresh(order: dict, plain: bool = False) -> dict:
     with open(scratch / "output.txt", "ab") as output, open(scratch / "order.json", "w+") as stdin:
         json.dump(order, stdin)
         stdin.seek(0)
-        process = subprocess.Popen([sys.executable, *command], stdin=subprocess.DEVNULL if plain else stdin, stdout=output,
-                                   stderr=output, cwd=scratch / "cwd", env=order["env"], start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.DEVNULL if plain else stdin, stdout=output, stderr=output,
+            cwd=scratch / "cwd", env=order["env"], start_new_session=True)
     late = False
     try:
         process.wait(order["limit"])

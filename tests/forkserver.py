@@ -23,7 +23,7 @@ import child
 
 ALWAYS = ("torch._dynamo",                  # the first optimizer imports it: 1.2 s
           "torch._subclasses.fake_tensor", "matplotlib.backends.backend_agg", "fake_cuda")
-NEVER = ("tests", "practice", "keras", "tensorboard")      # start threads, or choose a backend, when imported
+NEVER = ("keras",)                          # chooses its backend when imported, which is for the lesson to say
 
 
 def preload() -> list[str]:
@@ -34,8 +34,9 @@ def preload() -> list[str]:
     for module in pkgutil.walk_packages(common.__path__, "common."):
         if not module.name.startswith("common.course"):
             wanted.add(module.name)
-    for path in [*child.ROOT.glob("phase*/*.py"), *child.ROOT.glob("common/*.py"), *child.ROOT.glob("common/data/*.py")]:
-        wanted |= imported(path)
+    for pattern in ("phase*/*.py", "common/*.py", "common/data/*.py"):
+        for path in child.ROOT.glob(pattern):
+            wanted |= imported(path)
     missing = []
     for name in sorted(wanted):
         if not name.startswith(NEVER):

@@ -62,7 +62,8 @@ def run(cfg: Config) -> dict:
     Image.effect_noise((1600, 400), 90).save(cfg.out / "noise.png")
     with open(Path(__file__).parent.parent / "count.txt", "a") as file:
         file.write(f"{{Path(__file__).stem}} {{cfg.seed}}\\n")
-    return {{"accuracy": 0.9 + cfg.seed / 100, "majority": 0.1, "loss": [1 / (e + 1) for e in range(cfg.epochs)]}}
+    return {{"accuracy": 0.9 + cfg.seed / 100, "majority": 0.1, "best": "adam", "ready": True,
+            "loss": [1 / (e + 1) for e in range(cfg.epochs)]}}
 
 
 if __name__ == "__main__":
@@ -149,7 +150,7 @@ def test_run_reports_a_kill_as_a_shell_does_and_lets_a_lesson_finish_at_ctrl_c(r
     lesson = Lesson(root / "phase01_demo" / "01-first.py")
     lesson.path.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert running.run_lesson(lesson, []) == 137
-    lesson.path.write_text("import time\nprint('up', flush=True)\ntry:\n    time.sleep(20)\n"
+    lesson.path.write_text("import time\ntry:\n    print('up', flush=True)\n    time.sleep(20)\n"
                            "except KeyboardInterrupt:\n    time.sleep(1)\n    print('saved', flush=True)\n"
                            "    raise SystemExit(130)")
     program = ("import pathlib, sys; from common.course import running; from common.lessons import Lesson; "
@@ -251,6 +252,7 @@ def test_verify_collects_seeds_and_names_what_failed(root, capfd):
     assert first["claims"]["good"]["kind"] == "learned" and first["claims"]["good"]["status"] == ["passed", "passed"]
     assert first["claims"]["good"]["measured"] == ["0.9, wanted at least 0.8", "0.91, wanted at least 0.8"]
     assert len(first["seconds"]["values"]) == 2 and first["peak_memory_mib"] > 0 and "python" in first["versions"]
+    assert list(first["metrics"]) == ["accuracy", "majority"]
     second = found["lessons"]["phase01_demo/02-second"]
     assert second["status"] == "failed" and second["claims"]["good"]["status"] == ["passed", "failed"]
     assert second["metrics"]["accuracy"]["values"] == [0.9, None] and "does not hold" in second["errors"]["1"]
@@ -327,9 +329,24 @@ def test_verify_with_data_is_kept_beside(root, capfd):
     assert said(capfd, "verify", "01/01", "--seeds", "1", "--data", "other")[0] == 0
     assert list(results(root)["lessons"]) == ["phase01_demo/01-first", "phase01_demo/01-first@other"]
     assert "01/01 first `--data other`" in (root / "docs" / "RESULTS.md").read_text(encoding="utf-8")
-    code, words = said(capfd, "verify", "01/01", "--seeds", "1", "--data", "mnist")
-    assert code == 1 and "do not take --data mnist: phase01_demo/01-first" in words
+    for resume in ((), ("--resume",)):
+        code, words = said(capfd, "verify", "01/01", "--seeds", "1", "--data", "mnist", *resume)
+        assert code == 1 and "do not take --data mnist: phase01_demo/01-first" in words
     assert list(results(root)["lessons"]) == ["phase01_demo/01-first", "phase01_demo/01-first@other"]
+
+
+def test_results_name_no_path_of_this_machine(root, capfd):
+    path = root / "phase01_demo" / "01-first.py"
+    path.write_text(path.read_text(encoding="utf-8").replace(
+        "def run(cfg: Config) -> dict:", "def run(cfg: Config) -> dict:\n    from common.record import current\n"
+                                         "    current().use_data('mnist', cfg.out / 'mnist.npz')\n"
+                                         "    current().use_data('digits', 'from the package scikit-learn')"))
+    (root / "phase01_demo" / "02-second.py").write_text("open(__file__ + '.gone')")
+    said(capfd, "verify", "01", "--seeds", "1")
+    found = results(root)["lessons"]
+    assert found["phase01_demo/01-first"]["data"] == ["mnist", "digits (from the package scikit-learn)"]
+    assert "./phase01_demo/02-second.py.gone" in found["phase01_demo/02-second"]["errors"]["0"]
+    assert str(root.parent) not in (root / "docs" / "RESULTS.json").read_text(encoding="utf-8")
 
 
 def test_verify_runs_several_at_once(root, capfd, monkeypatch):
@@ -354,6 +371,14 @@ def test_budgets():
     assert verify.over_budget(lesson, 60, 2048) == [] and verify.over_budget(project, 900, 9999) == []
     assert verify.over_budget(lesson, 61, 2049) == ["seconds", "memory"]
     assert verify.over_budget(project, 901, 0) == ["seconds"]
+
+
+def test_an_earlier_result_never_stands_for_a_later_run(root, capfd):
+    assert said(capfd, "verify", "01/01", "--seeds", "1")[0] == 0
+    (root / "phase01_demo" / "01-first.py").write_text("print('I exit with 0 and write nothing')")
+    code, words = said(capfd, "verify", "01/01", "--seeds", "1")
+    assert code == 1 and "✗ phase01_demo/01-first: a run wrote no result" in words
+    assert results(root)["lessons"]["phase01_demo/01-first"]["status"] == "failed"
 
 
 def test_a_test_set_read_twice_is_a_fault(root, capfd):

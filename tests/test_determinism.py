@@ -23,7 +23,8 @@ def comparable(outcome: Outcome) -> dict:
 def differences(one: Outcome, two: Outcome) -> list[str]:
     """json.dumps, because nan is not equal to itself."""
     a, b = comparable(one), comparable(two)
-    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in a | b if json.dumps(a.get(key)) != json.dumps(b.get(key))]
+    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in a | b
+            if json.dumps(a.get(key)) != json.dumps(b.get(key))]
 
 
 @pytest.mark.parametrize("jobs", [(job, Job(job.script, draw=False)) for job in JOBS.values()], ids=JOBS)

@@ -54,7 +54,8 @@ if __name__ == "__main__":
 '''
 SWALLOWED = "try:\n        {}\n    except OSError:\n        pass"
 LIBRARY = """library = {}
-    exec(compile("import warnings\\ndef old(): warnings.warn('old', FutureWarning, 2)", "site-packages/x.py", "exec"), library)
+    code = "import warnings\\ndef old(): warnings.warn('old', FutureWarning, 2)"
+    exec(compile(code, "site-packages/x.py", "exec"), library)
     """
 TRAINS = "import torch; weight = torch.zeros(1, requires_grad=True); torch.optim.SGD([weight], lr=0.1)"
 ON_CPU = """import torch
@@ -77,21 +78,21 @@ CAUGHT = {
     "an endless loop": ("while True: time.sleep(0.1)", "so it was killed"),
     "a file outside": (SWALLOWED.format("outside.write_text('x')"), "wrote outside --out: open"),
     "a folder outside": (SWALLOWED.format("outside.mkdir()"), "wrote outside --out: os.mkdir"),
-    "a file removed outside": (SWALLOWED.format("outside.with_name('output.txt').unlink()"), "wrote outside --out: os.remove"),
+    "a file removed": (SWALLOWED.format("outside.with_name('output.txt').unlink()"), "wrote outside --out: os.remove"),
     "a file moved outside": (SWALLOWED.format("cfg.out.rename(outside)"), "wrote outside --out: os.rename"),
     "a file in the current folder": (SWALLOWED.format("Path('loss.pdf').touch()"), "wrote outside --out: open"),
-    "a subprocess that litters": ("subprocess.run([sys.executable, '-c', 'open(\"x.txt\", \"w\")'])", "current folder: x.txt"),
+    "a subprocess that litters": ("subprocess.run(['touch', 'x.txt'])", "current folder: x.txt"),
     "a connection": (SWALLOWED.format("socket.create_connection(('192.0.2.1', 80), 1)"), "reached for the network"),
     "a name looked up": (SWALLOWED.format("socket.getaddrinfo('example.org', 80)"), "reached for the network"),
     "a server open to all": (SWALLOWED.format("socket.socket().bind(('', 0))"), "reached for the network: socket.bind"),
-    "an ageing API in our file": ("warnings.warn('old', DeprecationWarning)", "DeprecationWarning at 99-made-by-hand.py"),
+    "an ageing API": ("warnings.warn('old', DeprecationWarning)", "DeprecationWarning at 99-made-by-hand.py"),
     "an ageing API called": (LIBRARY + "library['old']()", "FutureWarning at 99-made-by-hand.py"),
     "training without proof of learning": (TRAINS, "never calls overfits()"),
     "a tensor left on the CPU": (ON_CPU, "on a GPU: Stays"),
 }
 FINE = {
     "nothing special": "pass",
-    "writing where it may": "import tempfile; (cfg.out / 'a' / 'b').mkdir(parents=True); (cfg.out / 'a' / 'b' / 'c').touch()\n"
+    "writing where it may": "import tempfile; (cfg.out / 'a' / 'b').mkdir(parents=True); (cfg.out / 'a' / 'b').rmdir()\n"
                             "    with tempfile.TemporaryDirectory() as folder:\n        (Path(folder) / 'x').touch()",
     "talking to itself": "server = socket.create_server(('127.0.0.1', 0))\n"
                          "    socket.create_connection(('localhost', server.getsockname()[1])).close()",
@@ -106,12 +107,12 @@ def by_hand(line: str, **options) -> Job:
     return Job(ROOT / "phase01_data_science" / "99-made-by-hand.py", text=LESSON % line, fake_cuda=True, **options)
 
 
-def limited(name: str) -> dict:
-    return {"limit": 3.0} if name == "an endless loop" else {}
+def limited(name: str, seconds: float) -> dict[str, float]:
+    return {"limit": seconds} if name == "an endless loop" else {}
 
 
-@pytest.mark.parametrize("job, message", [(by_hand(line, **limited(name)), message) for name, (line, message) in CAUGHT.items()],
-                         ids=CAUGHT)
+@pytest.mark.parametrize("job, message", [
+    pytest.param(by_hand(line, **limited(name, 3)), message, id=name) for name, (line, message) in CAUGHT.items()])
 def test_misbehaviour_is_caught(engine: Engine, job: Job, message: str) -> None:
     outcome = engine.result(job)
     assert any(message in fault for fault in faults(outcome)), f"{faults(outcome)}{outcome}"
@@ -123,13 +124,12 @@ def test_behaving_passes(engine: Engine, job: Job) -> None:
     assert not faults(outcome), f"{faults(outcome)}{outcome}"
 
 
-@pytest.mark.parametrize("name", ["a failing claim", "a file outside", "a connection", "an ageing API in our file",
+@pytest.mark.parametrize("name", ["a failing claim", "a file outside", "a connection", "an ageing API",
                                   "an endless loop"])
 @pytest.mark.full
 def test_spawned_scripts_are_watched_alike(engine: Engine, name: str) -> None:
     line, message = CAUGHT[name]
-    limit = {"limit": 8.0} if name == "an endless loop" else {}
-    outcome = engine.run(by_hand(line, how="spawn", **limit))
+    outcome = engine.run(by_hand(line, how="spawn", **limited(name, 8)))
     assert any(message in fault for fault in faults(outcome)), f"{faults(outcome)}{outcome}"
 
 
@@ -166,7 +166,7 @@ def test_server_has_imported_and_run_nothing(engine: Engine) -> None:
     if engine.runner != "fork":
         pytest.skip("there is no fork server under --runner=spawn")
     assert engine.server().ready["threads"] == 1
-    line = ("import torch, sklearn.datasets, common.figures as f; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])"
+    line = ("import torch, common.figures as f; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])"
             "; f.save_figure(f.new_figure()[0], cfg.out / 'x')")
     outcome = engine.run(by_hand(line))
     assert outcome.code == 0 and not outcome.late_imports, f"{outcome.late_imports}{outcome}"
@@ -182,14 +182,14 @@ def test_three(): assert False
 """
 
 
-@pytest.mark.parametrize("ci, allowed, code", [("", "", 0), ("true", "", 1), ("true", "test_skips.py::test_one  why", 1),
-                                               ("true", "# note\n\ntest_skips.py  why", 0)])
+@pytest.mark.parametrize("ci, allowed, code", [
+    ("", "", 0), ("true", "test_skips.py::test_one  why", 1), ("true", "# note\n\ntest_skips.py  why", 0)])
 def test_silent_skips_fail_under_ci(tmp_path: Path, ci: str, allowed: str, code: int) -> None:
     shutil.copy(HERE / "conftest.py", tmp_path)
     (tmp_path / "allowed_skips.txt").write_text(allowed)
     (tmp_path / "test_skips.py").write_text(SKIPS)
     (tmp_path / "pytest.ini").write_text("[pytest]")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"CI": ci, "PYTHONPATH": str(HERE)}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
+                         cwd=tmp_path, env=environment | {"CI": ci, "PYTHONPATH": str(HERE)}, capture_output=True, text=True)
     assert run.returncode == code, run.stdout + run.stderr

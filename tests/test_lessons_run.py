@@ -21,7 +21,7 @@ def faults(outcome: Outcome) -> list[str]:
     judged = {claim["id"]: claim for claim in result["claims"]}
     found = list(outcome.violations)
     found += [f"the docstring declares “{id}”, the run did not judge it" for id in sorted(declared - judged.keys())]
-    found += [f"the run judged “{id}”, the docstring does not declare it" for id in sorted(judged.keys() - declared)]
+    found += [f"the run judged “{id}”, the docstring does not declare it" for id in judged if id not in declared]
     found += [f"“{id}” failed, and the run exited 0" for id, claim in judged.items() if claim["status"] == "failed"]
     found += [f"“{id}” is exact and was not judged" for id, claim in judged.items()
               if claim["status"] == "not judged" and claim["kind"] == "exact"]
@@ -47,12 +47,15 @@ def learning_faults(lesson: Lesson, passed: set[str]) -> list[str]:
         named = set(re.split(r"[,\s]+", line[1])) & passed
         return [] if named or line[1].startswith("no model is trained") else \
             ["its line “Learns” names no claim that was judged, and does not say “no model is trained here”"]
-    calls = {node.func.id: node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    found = [f"it trains a model and never calls {name}()" for name in ("overfits", "depends_on_input") if name not in calls]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    found = []
     for name in ("overfits", "depends_on_input"):
-        first = calls[name].args[0] if name in calls and calls[name].args else None
-        if isinstance(first, ast.Constant) and first.value not in passed:
-            found.append(f"{name}(“{first.value}”) stands in the code, but the run did not get there")
+        ids = [call.args[0].value for call in calls
+               if call.func.id == name and call.args and isinstance(call.args[0], ast.Constant)]
+        if name not in {call.func.id for call in calls}:
+            found.append(f"it trains a model and never calls {name}()")
+        elif ids and not passed & set(ids):
+            found.append(f"{name}(“{ids[0]}”) stands in the code, but the run did not get there")
     return found
 
 

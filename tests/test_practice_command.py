@@ -287,7 +287,7 @@ def test_the_solution_opens_with_a_pass_and_stays_open(copy, capsys):
     said(capsys, "practice", "01/01", "--reset")
     code, words = said(capsys, "solution", "01/01")
     assert code == 0 and "    total = 0\n    for number in numbers:\n        total += number\n" in words
-    assert "result *= number" in words and "hint" not in words and "01-small.py:22" in words
+    assert "result *= number" in words and "01-small.py:22" in words and "#" not in words
 
 
 def test_wait_for_save_returns_at_a_change_only(tmp_path):

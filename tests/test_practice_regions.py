@@ -1,6 +1,7 @@
 """Practice regions: there are enough of them, of a size to type, with hints; without one of them, the lesson says so.
 
-That whole copies pass is the normal run. `pytest` takes one region of each lesson, another one every day; --all takes all.
+That whole copies pass is the normal run. `pytest` takes one region of each lesson, another one every day; --all takes
+all of them.
 """
 import ast
 import textwrap
@@ -48,7 +49,8 @@ def test_regions_are_fit_to_practise(lesson: Lesson) -> None:
     assert len(regions) >= 2, f"{lesson.key} has {len(regions)} practice regions, two or more are wanted"
     assert len({region.title for region in regions}) == len(regions), "two regions of the same title"
     for region in regions:
-        assert 3 <= statements(region) <= 15, f"“{region.title}” has {statements(region)} statements, wanted 3 to 15"
+        count = statements(region)
+        assert 3 <= count <= 15, f"“{region.title}” has {count} statements, wanted 3 to 15"
         assert region.hints, f"“{region.title}” has no hint"
 
 

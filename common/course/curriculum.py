@@ -5,8 +5,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import LessonError
-from common.lessons import ROOT, Lesson, all_lessons, find_lesson
+from common.lessons import ROOT, Lesson, find_lesson
 
 LANGUAGES = ("en", "zh")
 
@@ -77,15 +76,10 @@ class Curriculum:
         """The first script of the core path that is written and not ticked."""
         return next((e for e in self.entries if e.is_core and e.is_written and e.file not in ticked), None)
 
-    def find(self, name: str, root: Path = ROOT) -> Entry:
+    def find(self, name: str) -> Entry:
         """The script meant by any name that `find_lesson` knows, written or not. Raises LessonError."""
-        planned = {entry.lesson.key: entry for entry in self.entries}
-        lesson = find_lesson(name, lessons=[entry.lesson for entry in self.entries] + [
-            lesson for lesson in all_lessons(root) if lesson.key not in planned])
-        if lesson.key not in planned:
-            raise LessonError(f"{lesson.key} is a script of yours and not in the plan, so the READMEs have no line for "
-                              "it. `course list` shows the lessons that have one.")
-        return planned[lesson.key]
+        entries = {entry.lesson: entry for entry in self.entries}
+        return entries[find_lesson(name, lessons=list(entries))]
 
 
 def load(root: Path = ROOT) -> Curriculum:

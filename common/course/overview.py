@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import lessons
 from common.config import LessonConfig, param, parse
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry, Phase
@@ -23,9 +24,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    root = lessons.ROOT
     if arguments.command == "list":
-        return show_list(arguments.phase)
-    return show_help(arguments.lesson) if arguments.command == "help" else show_next()
+        return show_list(arguments.phase, root)
+    return show_help(arguments.lesson, root) if arguments.command == "help" else show_next(root)
 
 
 def show_list(wanted: str | None = None, root: Path = ROOT) -> int:
@@ -40,7 +42,7 @@ def show_list(wanted: str | None = None, root: Path = ROOT) -> int:
 
 def show_help(name: str, root: Path = ROOT) -> int:
     """What `python lesson.py --help` prints, without importing the lesson and what it imports."""
-    entry = plan.load(root).find(name, root)
+    entry = plan.load(root).find(name)
     if not entry.is_written:
         raise LessonError(f"{entry.number} “{entry.title(plan.language())}” is planned but not yet written. "
                           "`course list` shows which lessons are there.")

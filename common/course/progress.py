@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common import lessons
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry
 from common.course.readme import progress, read_both, ticked_in, write_all
@@ -32,21 +33,21 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    root = lessons.ROOT
     if arguments.command == "done":
-        return done(arguments.lessons, undo=arguments.undo)
-    return status(restore=arguments.restore) if arguments.command == "status" else note(arguments.lesson)
+        return done(arguments.lessons, arguments.undo, root)
+    return status(arguments.restore, root) if arguments.command == "status" else note(arguments.lesson, root)
 
 
 def done(names: Sequence[str], undo: bool = False, root: Path = ROOT) -> int:
     """Tick the lessons in both READMEs, or none of them. Raises LessonError for a name, line or file that will not do."""
     curriculum = plan.load(root)
-    entries = list(dict.fromkeys(curriculum.find(name, root) for name in names))
+    entries = list(dict.fromkeys(curriculum.find(name) for name in names))
     unwritten = [entry.number for entry in entries if not entry.is_written]
     if unwritten and not undo:
         raise LessonError(f"{', '.join(unwritten)} is planned but not yet written, so there is nothing to tick. "
                           "`course next` names a lesson that is there.")
-    before = ticked_in(read_both(root))
-    after = _set_ticks(curriculum, entries, not undo, root)
+    before, after = _set_ticks(curriculum, entries, not undo, root)
     for entry in entries:
         if (entry.file in before) != undo:
             print(f"{entry.number} was {'ticked already' if not undo else 'not ticked'}: {entry.title(plan.language())}")
@@ -85,7 +86,7 @@ def status(restore: bool = False, root: Path = ROOT) -> int:
 
 def note(name: str, root: Path = ROOT) -> int:
     """Print the path of the learner's own note, made from a template if it is not there; open $EDITOR on a terminal."""
-    entry = plan.load(root).find(name, root)
+    entry = plan.load(root).find(name)
     path = root / "docs" / "notes" / f"{entry.lesson.phase[5:7]}-{entry.lesson.path.stem}.md"
     if not path.exists():
         language = plan.language()
@@ -133,16 +134,17 @@ _TEMPLATE = {
 """}
 
 
-def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root: Path) -> set[str]:
-    """Write both READMEs with these boxes set or cleared and their tables recomputed; returns all that is ticked."""
+def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root: Path) -> tuple[set[str], set[str]]:
+    """Write both READMEs with these boxes set or cleared and their tables recomputed; returns what was and is ticked."""
     readmes = read_both(root)
+    before = ticked_in(readmes)
     for readme in readmes:
         readme.tick([entry.file for entry in entries], on)
-    ticked = ticked_in(readmes)
+    after = ticked_in(readmes)
     for readme in readmes:
-        readme.fill_table(curriculum, ticked)
+        readme.fill_table(curriculum, after)
     write_all(readmes)
-    return ticked
+    return before, after
 
 
 def _show(curriculum: Curriculum, ticked: set[str]) -> None:
@@ -208,8 +210,7 @@ def _mirror(curriculum: Curriculum, ticked: set[str], forget: Sequence[Entry] = 
 
 def _restore(curriculum: Curriculum, root: Path) -> None:
     keys = set(_mirrored())
-    ticked = ticked_in(read_both(root))
     entries = [entry for entry in curriculum.entries if entry.lesson.key in keys]
-    _set_ticks(curriculum, entries, True, root)
-    back = [entry.number for entry in entries if entry.file not in ticked]
+    before, _ = _set_ticks(curriculum, entries, True, root)
+    back = [entry.number for entry in entries if entry.file not in before]
     print(f"restored {', '.join(back)}\n" if back else "nothing to restore: the READMEs have all that was ever ticked\n")

@@ -17,6 +17,7 @@ TO_DO, UNDER_WAY, DONE = "⏳", "🔄", "✅"
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")                 # str.splitlines would also cut at a form feed
 _SCRIPT = r"(?<![\w.-])(?:\d\d|project)-[\w-]+\.py(?!\w)"
+_LINKED, _NAMED = re.compile(rf"(?<=\[){_SCRIPT}(?=\])"), re.compile(_SCRIPT)
 _BOX = re.compile(r"(\ufeff?[\s>]*(?:[-*+]|\d+[.)])\s+\[)([ \txX])(\].*)", re.DOTALL)
 _MARKER = re.compile(r"<!--\s*(/?)course:(\w+)\s*-->")
 _ROW = re.compile(r"(\s*\|[^|]*\|\s*(\d{1,2}) · [^|]*\|[^|\d]*)(\d+/\d+(?: \(\+\d+\))?)"       # | week | 1 · phase | 0/7
@@ -81,7 +82,7 @@ class Readme:
         """The lines between <!-- course:name --> and its end marker; None unless the pair is whole."""
         start = None
         for number, line in enumerate(self.lines):
-            for closing, found in _MARKER.findall(line):
+            for closing, found in _MARKER.findall(line) if "<!--" in line else ():
                 if closing and found == name and start is not None and start < number:
                     return range(start + 1, number)
                 start = number if found == name and not closing else None     # no region reaches over another marker
@@ -135,7 +136,7 @@ class Readme:
 
 def script_in(text: str) -> re.Match | None:
     """The script that a line is about: the first that is a link's text, else the first that is named."""
-    return re.search(rf"(?<=\[){_SCRIPT}(?=\])", text) or re.search(_SCRIPT, text)
+    return _LINKED.search(text) or _NAMED.search(text)
 
 
 def phase_of_row(line: str) -> int | None:

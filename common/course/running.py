@@ -2,6 +2,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -45,13 +46,11 @@ def run_lesson(lesson: Lesson, flags: list[str], mine: bool = False) -> int:
         print(f"yours: {', '.join(yours)}" if yours else
               f"none of the lessons behind {lesson.number} is yours yet, so it runs as it is: course practice makes a "
               "copy, --check grades it", flush=True)
-    with subprocess.Popen([sys.executable, str(path), *flags], env=environment) as process:
-        while True:
-            try:
-                code = process.wait()
-                break
-            except KeyboardInterrupt:                       # the lesson got it as well: let it save and say so
-                continue
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the lesson as well: let it save and say so
+    try:
+        code = subprocess.run([sys.executable, str(path), *flags], env=environment).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
 
 

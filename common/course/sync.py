@@ -9,8 +9,9 @@ import json
 import re
 from pathlib import Path
 
+from common import lessons
 from common.course import curriculum as plan
-from common.course.curriculum import Curriculum, Entry, Phase
+from common.course.curriculum import Curriculum, Entry
 from common.course.readme import (DONE, TO_DO, UNDER_WAY, Readme, phase_of_row, progress, read_both, region_of, script_in,
                                   ticked_in, write_all)
 from common.errors import LessonError
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return sync(check=arguments.check)
+    return sync(arguments.check, lessons.ROOT)
 
 
 def sync(check: bool = False, root: Path = ROOT) -> int:
@@ -62,14 +63,21 @@ def sync(check: bool = False, root: Path = ROOT) -> int:
 
 def sync_readme(readme: Readme, curriculum: Curriculum, ticked: set[str], root: Path = ROOT) -> None:
     """Regenerate the regions in place; the caller writes."""
-    names = ["progress", *(region_of(phase) for phase in curriculum.phases)]
-    _mend_markers(readme, names, 0, [line for line, text in enumerate(readme.lines) if phase_of_row(text)], "|")
-    for number, phase in enumerate(curriculum.phases, 1):
-        boxes = readme.boxes()
-        mine = sorted(line for entry in phase.entries for line in boxes.get(entry.file, ()))
-        _mend_markers(readme, names, number, mine, None)
+    _mend_regions(readme, curriculum)
+    boxes = readme.boxes()
+    missing: dict[int, list[str]] = {}                      # in front of which line what has to come
+    for phase in curriculum.phases:
+        region = readme.region(region_of(phase))
+        place = region.start
         for entry in phase.entries:
-            _sync_line(readme, entry, phase, ticked, root)
+            wanted = checklist_line(entry, readme.language, root)
+            for line in boxes.get(entry.file, ()):
+                readme.lines[line] = _rewritten(readme.lines[line], wanted)
+                place = max(place, line + 1) if line in region else place
+            if entry.file not in boxes:
+                missing.setdefault(place, []).append(f"- [{'x' if entry.file in ticked else ' '}] {wanted}")
+    for place in sorted(missing, reverse=True):             # from the end, so that the places before stay right
+        readme.insert(place, missing[place])
     _sync_table(readme, curriculum, ticked)
 
 
@@ -97,20 +105,11 @@ def table_rows(curriculum: Curriculum, language: str, ticked: set[str], last_sta
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _sync_line(readme: Readme, entry: Entry, phase: Phase, ticked: set[str], root: Path) -> None:
-    wanted = checklist_line(entry, readme.language, root)
-    boxes = readme.boxes()
-    for number in boxes.get(entry.file, ()):
-        line = readme.lines[number]
-        start = script_in(line).start()
-        start -= line[start - 1] == "["
-        written = _WRITTEN.match(line, start) or _LINK.match(line, start)
-        readme.lines[number] = line[:start] + wanted + line[written.end():]
-    if entry.file not in boxes:
-        region = readme.region(region_of(phase))
-        earlier = [line for other in phase.entries[:phase.entries.index(entry)] for line in boxes.get(other.file, ())
-                   if line in region]
-        readme.insert(max(earlier, default=region.start - 1) + 1, [f"- [{'x' if entry.file in ticked else ' '}] {wanted}"])
+def _rewritten(line: str, wanted: str) -> str:
+    start = script_in(line).start()
+    start -= line[start - 1] == "["
+    written = _WRITTEN.match(line, start) or _LINK.match(line, start)
+    return line[:start] + wanted + line[written.end():]
 
 
 def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> None:
@@ -123,37 +122,49 @@ def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> Non
     readme.insert(old[0] if old else region.start, table_rows(curriculum, readme.language, ticked, state))
 
 
-def _mend_markers(readme: Readme, names: list[str], which: int, lines: list[int], mark: str | None) -> None:
-    """Put a region's markers back where the pair is not whole: around the first run of `lines` that belong to it, with
-    the lines beside them that begin with `mark`; without any such lines, where the region stood in the order of `names`.
+def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
+    """Put back the markers of every region whose pair is not whole: around the lines that belong to it where there are
+    some, else where the region stood.
     """
-    name = names[which]
-    if readme.region(name) is not None:
-        return
-    closed = {line for other in names if (region := readme.region(other)) is not None
-              for line in range(region.start - 1, region.stop + 1)}
-    free = [line for line in lines if line not in closed and not readme.has_marker(line)]
+    names = ["progress", *(region_of(phase) for phase in curriculum.phases)]
+    for number, name in enumerate(names):
+        if readme.region(name) is not None:
+            continue
+        if name == "progress":
+            mine = [line for line, text in enumerate(readme.lines) if phase_of_row(text)]
+        else:
+            boxes = readme.boxes()
+            mine = sorted(line for entry in curriculum.phases[number - 1].entries for line in boxes.get(entry.file, ()))
+        first, last = _run_of(readme, mine, names) or _gap_for(readme, names, number)
+        readme.insert(last, [f"<!-- /course:{name} -->"])
+        readme.insert(first, [f"<!-- course:{name} -->"])
+        readme.drop_markers(name, keep=readme.region(name))
 
-    def belongs(line: int) -> bool:
-        return 0 <= line < len(readme.lines) and not readme.has_marker(line) and line not in closed and (
-            readme.lines[line].lstrip().startswith(mark) if mark else line in free)
 
-    if free:
-        first = last = free[0]
-        while belongs(first - 1):
-            first -= 1
-        while belongs(last + 1):
-            last += 1
+def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int] | None:
+    """The first run of lines among `mine` outside all regions, as (first, behind the last); a table's head goes with it."""
+    taken = {line for name in names if (region := readme.region(name)) is not None
+             for line in range(region.start - 1, region.stop + 1)}
+    free = {line for line in mine if line not in taken and not readme.has_marker(line)}
+    if not free:
+        return None
+    if phase_of_row(readme.lines[min(free)]):
+        free |= {line for line, text in enumerate(readme.lines)
+                 if text.lstrip().startswith("|") and line not in taken and not readme.has_marker(line)}
+    first = last = min(free & set(mine))
+    while first - 1 in free:
+        first -= 1
+    while last + 1 in free:
         last += 1
-    else:
-        before = next((region.stop + 1 for other in reversed(names[:which])
-                       if (region := readme.region(other)) is not None), None)
-        after = next((region.start - 1 for other in names[which + 1:]
-                      if (region := readme.region(other)) is not None), len(readme.lines))
-        first = last = after if before is None else before
-    readme.insert(last, [f"<!-- /course:{name} -->"])
-    readme.insert(first, [f"<!-- course:{name} -->"])
-    readme.drop_markers(name, keep=readme.region(name))
+    return first, last + 1
+
+
+def _gap_for(readme: Readme, names: list[str], number: int) -> tuple[int, int]:
+    """Behind the region before it, else in front of the one after it, else at the end of the file."""
+    before = [region.stop + 1 for name in names[:number] if (region := readme.region(name)) is not None]
+    after = [region.start - 1 for name in names[number + 1:] if (region := readme.region(name)) is not None]
+    place = max(before) if before else min(after, default=len(readme.lines))
+    return place, place
 
 
 def quoted_results(root: Path = ROOT) -> dict[Path, str]:

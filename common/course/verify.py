@@ -205,7 +205,9 @@ def _fault(entry: dict | None) -> str:
         return "no run came to a result"
     if entry["status"] == "passed":
         return ""
-    return next(iter(entry.get("errors", {}).values()), f"the test set was read {entry['test_reads']} times")
+    if entry["test_reads"] > 1:
+        return f"the test set was read {entry['test_reads']} times"
+    return next(iter(entry.get("errors", {}).values()), "a run wrote no result")
 
 
 def _without_paths(data: list[str]) -> list[str]:

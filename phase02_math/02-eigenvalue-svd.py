@@ -1,0 +1,256 @@
+"""2.2 Eigenvalues and SVD: the directions that a matrix only stretches, and a photograph in a tenth of its numbers
+特征值与奇异值分解：矩阵只拉伸不转动的方向，以及只用十分之一的数保存一张照片
+
+You will be able to answer
+    1. How do you find a direction that a matrix only stretches?    show_power         power, power-rate
+    2. How do you find all of them?                                 show_all           eigenvalues, eigenvectors
+    3. What does the SVD do for a matrix that is not even square?   show_svd           svd-values, svd-vectors, rebuilt
+    4. When does the short way through AᵀA lose everything?         show_lost          lost, kept
+    5. How well can few numbers replace a picture, at best?         show_compression   frobenius, spectral, best
+    6. What does PCA have to do with it, and why must it centre?    show_pca           pca-values, pca-axes, centre
+Run       python phase02_math/02-eigenvalue-svd.py                         about 5 s
+Needs     -
+Notation  A matrix (m, n)  λ eigenvalue  σ singular value, largest first  k rank that is kept
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.checks import check, check_close
+from common.config import LessonConfig, main, param
+from common.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure, plot_images, save_figure
+from common.record import current
+
+RANKS = (5, 20, 60)
+
+
+@dataclass
+class Config(LessonConfig):
+    data: str = param("photograph", "data set", choices=("photograph",))
+    every: int = param(2, "keep every n-th pixel of the photograph in both directions", tiny=12)
+    matrices: int = param(20, "random matrices of condition 1e8", tiny=5)
+    patches: int = param(5000, "8x8 pieces of the photograph for PCA", tiny=500, low=200)
+
+
+def power_iteration(a: np.ndarray, x: np.ndarray, steps: int) -> tuple[list[float], np.ndarray]:
+    """Multiply again and again: the direction that is stretched most wins. Returns λ after each step, and the x's."""
+    values, path = [], [x]
+    for _ in range(steps):
+        # practice: one step towards the strongest direction
+        # hint: bring the arrow back to length 1; then x·(A x), the Rayleigh quotient, is the stretch
+        # hint: x = a @ x
+        x = a @ x
+        x = x / np.sqrt(x @ x)
+        values.append(x @ (a @ x))
+        path.append(x)
+        # end practice
+    return values, np.array(path)
+
+
+def shift_of(a: np.ndarray) -> float:
+    """Wilkinson's guess at one eigenvalue: that of the last 2x2 corner which lies nearer to the last entry."""
+    half, off = (a[-2, -2] - a[-1, -1]) / 2, a[-1, -2]
+    root = np.hypot(half, off)
+    return a[-1, -1] + half - (root if half >= 0 else -root)
+
+
+def qr_algorithm(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenvalues of a symmetric matrix, largest first; eigenvectors as columns. a: (n, n) -> (n,), (n, n)"""
+    a, vectors, size = a.copy(), np.eye(len(a)), len(a)
+    nothing = 1e-15 * np.linalg.norm(a)
+    for _ in range(40 * len(a)):                            # two or three steps an eigenvalue; this is for bad luck
+        # practice: turn the matrix towards its own axes
+        # hint: factor Q R, then multiply in the wrong order: R Q = Qᵀ(Q R)Q is the same map in the basis Q
+        # hint: subtract a guess at an eigenvalue (shift_of) from the diagonal first and add it again afterwards
+        # hint: block = a[:size, :size]; shift = shift_of(block) * np.eye(size)
+        block = a[:size, :size]
+        shift = shift_of(block) * np.eye(size)
+        q, r = np.linalg.qr(block - shift)
+        a[:size, :size] = r @ q + shift
+        vectors[:, :size] = vectors[:, :size] @ q           # the turns so far, which end as the eigenvectors
+        # end practice
+        while size > 1 and np.linalg.norm(a[size - 1, :size - 1]) <= nothing:
+            size -= 1                                       # the last row is done: go on with the block above it
+        if size == 1:
+            break
+    order = np.argsort(-np.diag(a))
+    return np.diag(a)[order], vectors[:, order]
+
+
+def svd_by_gram(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A = U diag(σ) Vᵀ through the eigenvectors of AᵀA. a: (m, n) -> (m, p), (p,), (n, p) with p = min(m, n)"""
+    if len(a) < a.shape[1]:
+        v, s, u = svd_by_gram(a.T)
+        return u, s, v
+    # practice: from eigenvectors to singular vectors
+    # hint: AᵀA = V Σ² Vᵀ: its eigenvectors are V, its eigenvalues the squares; rounding can push a small one below 0
+    # hint: A V = U Σ, so each column of U is A v / σ
+    # hint: values, v = qr_algorithm(a.T @ a)
+    values, v = qr_algorithm(a.T @ a)
+    s = np.sqrt(np.maximum(values, 0))
+    u = a @ v / np.maximum(s, np.finfo(float).tiny)
+    # end practice
+    return u, s, v
+
+
+def low_rank(u: np.ndarray, s: np.ndarray, v: np.ndarray, k: int) -> np.ndarray:
+    """The k strongest layers: the sum of σ u vᵀ. Needs k (m + n + 1) numbers instead of m n."""
+    return u[:, :k] * s[:k] @ v[:, :k].T
+
+
+def pca(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The directions of most variance. x: (samples, n) -> variances (n,), largest first, and directions (n, n), columns"""
+    # practice: variance is an eigenvalue
+    # hint: along a unit direction d it is dᵀ C d, with the covariance matrix C = centredᵀ centred / (samples - 1)
+    # hint: centred = x - x.mean(axis=0)
+    centred = x - x.mean(axis=0)
+    covariance = centred.T @ centred / (len(x) - 1)
+    variances, directions = qr_algorithm(covariance)
+    # end practice
+    return variances, directions
+
+
+def show_power(cfg: Config) -> None:
+    print("\n[1] Multiply again and again, and the strongest direction wins")
+    q = np.linalg.qr(cfg.rng().normal(size=(4, 4)))[0]
+    a = q * [1.0, 0.8, 0.5, 0.2] @ q.T                      # built from its eigenvectors, so we know them
+    values, path = power_iteration(a, np.ones(4) / 2, 120)
+    errors = np.linalg.norm(path - np.outer(path @ q[:, 0], q[:, 0]), axis=1)
+    print("  λ after 1, 5, 20, 120 steps: " + ", ".join(f"{values[n - 1]:.6f}" for n in (1, 5, 20, 120)))
+    check_close("power", "ends at the largest eigenvalue and its direction",
+                [values[-1], abs(path[-1] @ q[:, 0])], [1.0, 1.0])
+    check("power-rate", "each step multiplies the error by λ₂/λ₁ = 0.8", (errors[60] / errors[30]) ** (1 / 30),
+          above=0.799, below=0.801)
+
+
+def show_all(cfg: Config, photo: np.ndarray) -> None:
+    gram = photo @ photo.T
+    print(f"\n[2] The QR algorithm: all eigenvalues of a symmetric matrix, here photo @ photo.T {gram.shape}")
+    values, vectors = qr_algorithm(gram)
+    expected, reference = (part[..., ::-1] for part in np.linalg.eigh(gram))
+    print(f"  largest {values[0]:.1f}, smallest {values[-1]:.2e}")
+    check_close("eigenvalues", "equal np.linalg.eigh's, to 13 digits of the largest", values, expected,
+                rtol=0, atol=1e-13 * values[0])
+    check_close("eigenvectors", "its vectors too, up to sign; neighbours a hair apart cost some digits",
+                same_sign(vectors, reference), reference, atol=1e-6)
+
+
+def show_svd(cfg: Config, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    print(f"\n[3] SVD: turn, stretch, turn. It exists for every matrix, such as the {photo.shape} photograph")
+    u, s, v = svd_by_gram(photo)
+    u_ref, s_ref, vt_ref = np.linalg.svd(photo, full_matrices=False)
+    check_close("svd-values", f"our {len(s)} singular values equal np.linalg.svd's", s, s_ref)
+    check_close("svd-vectors", "left and right vectors too, up to sign", np.vstack(
+        [same_sign(u, u_ref), same_sign(v, vt_ref.T)]), np.vstack([u_ref, vt_ref.T]), atol=1e-6)
+    check_close("rebuilt", "U Σ Vᵀ is the photograph again", low_rank(u, s, v, len(s)), photo)
+    return u, s, v
+
+
+def show_lost(cfg: Config) -> dict[str, float]:
+    print("\n[4] AᵀA squares the condition number: at 1e8 the smallest values drown in rounding")
+    rng, true = cfg.rng(), np.logspace(0, -8, 17)
+    ours, direct = [], []
+    for _ in range(cfg.matrices):
+        left, right = (np.linalg.qr(rng.normal(size=(n, 17)))[0] for n in (40, 17))
+        a = left * true @ right.T
+        ours.append(svd_by_gram(a)[1])
+        direct.append(np.linalg.svd(a, compute_uv=False))
+    gram_error, direct_error = (np.median(abs(np.array(found) / true - 1), axis=0) for found in (ours, direct))
+    for i in (0, 8, 12, 14, 16):
+        print(f"  σ = {true[i]:.0e}   relative error: through AᵀA {gram_error[i]:.0e}   directly {direct_error[i]:.0e}")
+    check("lost", "the smallest value through AᵀA is wrong by more than 2 % (median)", gram_error[-1], above=0.02)
+    check("kept", "np.linalg.svd, which never forms AᵀA, keeps it to a millionth", direct_error[-1], below=1e-6)
+    figure, axis = new_figure(size=(7.6, 4.8))
+    for errors, style, colour, name, (x, y) in ((gram_error, "o-", RED, "through AᵀA", (1e-8, 1e-3)), (
+            direct_error, "o-", BLUE, "directly", (1e-8, 1e-12)), (1e-16 / true ** 2, "--", GREY, "1e-16 / σ²", (3e-5, 1e-6))):
+        axis.loglog(true, errors, style, color=colour)
+        axis.text(x, y, name, color=colour, fontweight="bold")
+    axis.set(xlabel="true singular value", ylabel="relative error", title="Squaring costs half of the digits")
+    save_figure(figure, cfg.out / "lost")
+    return {"gram_error": gram_error[-1], "direct_error": direct_error[-1]}
+
+
+def show_compression(cfg: Config, photo: np.ndarray, parts: tuple) -> dict[str, float]:
+    print("\n[5] Keep the k strongest layers: nothing of rank k comes closer (Eckart and Young)")
+    s = parts[1]
+    ranks = [k for k in (1, *RANKS) if k < len(s)]
+    rests = [photo - low_rank(*parts, k) for k in ranks]
+    distances = [np.linalg.norm(rest) for rest in rests]
+    errors = {f"error_{k}": distance / np.linalg.norm(photo) for k, distance in zip(ranks, distances)}
+    for k, error in zip(ranks, errors.values()):
+        print(f"  rank {k:>3}: {k * (sum(photo.shape) + 1) / photo.size:>6.1%} of the numbers, error {error:.1%}")
+    check_close("frobenius", "the distance is the root of the squared values left out", distances,
+                [np.sqrt((s[k:] ** 2).sum()) for k in ranks])
+    check_close("spectral", "the largest stretch left over is the next singular value",
+                [np.linalg.norm(rest, 2) for rest in rests], [s[k] for k in ranks])
+    rng, k = cfg.rng(), ranks[1]
+    others = (np.linalg.qr(photo @ rng.normal(size=(photo.shape[1], k)))[0] for _ in range(50))
+    check("best", f"the best of 50 other rank-{k} pictures is farther away; by the factor",
+          min(np.linalg.norm(photo - q @ (q.T @ photo)) for q in others) / distances[1], above=1)
+    draw_photo(cfg, photo, parts)
+    return errors
+
+
+def show_pca(cfg: Config, photo: np.ndarray) -> dict[str, float]:
+    print("\n[6] PCA is the SVD of centred data: what do 8x8 pieces of a photograph have in common?")
+    rng, grey = cfg.rng(), photo.reshape(len(photo), -1, 3).mean(axis=2)    # (H, W)
+    top, left = (rng.integers(0, length - 7, cfg.patches) for length in grey.shape)
+    x = np.array([grey[i:i + 8, j:j + 8].ravel() for i, j in zip(top, left)])       # (patches, 64)
+    variances, directions = pca(x)
+    s, vt = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[1:]
+    check_close("pca-values", "variances are σ² / (samples - 1) of the centred data", variances, s ** 2 / (len(x) - 1))
+    check_close("pca-axes", "and the first 10 directions its right singular vectors, up to sign",
+                same_sign(directions[:, :10], vt[:10].T), vt[:10].T, atol=1e-6)
+    mean, first = x.mean(axis=0), np.linalg.svd(x, full_matrices=False)[2][0]
+    check("centre", "without centring, the first direction is the mean; cosine between them",
+          abs(first @ mean) / np.linalg.norm(mean), above=0.99)
+    share = variances / variances.sum()
+    print(f"  8 of 64 directions hold {share[:8].sum():.1%} of the variance")
+    figure, axes = new_figure(3, 8, size=(11.2, 4.9))
+    plot_images(axes, [d.reshape(8, 8) for d in directions.T[:24]], [f"{v:.1%}" for v in share])
+    figure.suptitle("The 24 strongest patterns in 8x8 pieces of the photograph, and their share of the variance")
+    save_figure(figure, cfg.out / "patches")
+    return {"eight_directions": share[:8].sum()}
+
+
+def same_sign(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """An eigenvector times -1 is one as well: turn each column to the side of the reference's."""
+    return vectors * np.sign((vectors * reference).sum(axis=0))
+
+
+def draw_photo(cfg: Config, photo: np.ndarray, parts: tuple) -> None:
+    """The photograph from few layers, and why it works: its singular values fall, those of noise do not."""
+    figure, axes = new_figure(2, 2, size=(11.2, 8.0))
+    pictures = [low_rank(*parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS]
+    plot_images(axes.ravel()[:3], pictures, [f"rank {k}: {k * (sum(photo.shape) + 1) / photo.size:.0%} of the numbers"
+                                             for k in RANKS])
+    axis, noise = axes[1, 1], np.linalg.svd(cfg.rng().normal(size=photo.shape), compute_uv=False)
+    for squares, colour, name in ((parts[1] ** 2, BLUE, "photograph"), (noise ** 2, ORANGE, "noise")):
+        axis.semilogy(1 - np.cumsum(squares[:-1]) / squares.sum(), color=colour, label=name)
+    axis.set(ylim=(1e-5, 1.5), xlabel="layers kept", ylabel="share of the squares left out",
+             title="A photograph has few strong layers")
+    axis.legend(loc="lower left")
+    for k in RANKS:
+        axis.axvline(k, color=GREEN, linestyle=":", linewidth=1.5)
+    save_figure(figure, cfg.out / "photograph")
+
+
+def load_photo(cfg: Config) -> np.ndarray:
+    """A photograph as one matrix of numbers 0…1: (height, width · 3), the colours side by side."""
+    from sklearn.datasets import load_sample_image
+
+    current().use_data("photograph", "china.jpg from the package scikit-learn")
+    picture = load_sample_image("china.jpg")[::cfg.every, ::cfg.every] / 255
+    return picture.reshape(len(picture), -1)
+
+
+def run(cfg: Config) -> dict:
+    photo = load_photo(cfg)
+    show_power(cfg)
+    show_all(cfg, photo)
+    parts = show_svd(cfg, photo)
+    return show_lost(cfg) | show_compression(cfg, photo, parts) | show_pca(cfg, photo)
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

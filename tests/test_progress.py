@@ -1,0 +1,641 @@
+"""`course done`, `status`, `note`, `sync`, `list`, `help`, `next` on a course of stub scripts in a temporary folder.
+
+The READMEs there are this repository's. The oracle for "no byte of other text is lost" shares no code with the commands.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common import lessons
+from common.course import cli, overview, progress, sync
+from common.course import curriculum as plan
+from common.course.readme import Readme
+from common.errors import LessonError
+from common.files import write_text
+from common.lessons import ROOT, all_lessons, load_lesson
+
+NAMES = ("README.md", "README.zh.md")
+UNWRITTEN = ("phase12_llm", "phase05_cnn/02-pooling-layers")
+
+
+def make_course(root: Path) -> None:
+    """Every script of the plan but UNWRITTEN as a stub, and this repository's READMEs without their ticks."""
+    for entry in plan.load(root).entries:
+        if not entry.lesson.key.startswith(UNWRITTEN):
+            entry.lesson.path.parent.mkdir(parents=True, exist_ok=True)
+            entry.lesson.path.write_text(f'"""1.1 About {entry.lesson.path.stem}\n关于 {entry.number}\n"""\n', encoding="utf-8")
+    for name in NAMES:
+        text = (ROOT / name).read_bytes().decode("utf-8")
+        (root / name).write_bytes(re.sub(r"(?m)^- \[[xX]\]", "- [ ]", text).encode("utf-8"))
+    sync.sync(root=root)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("course")
+    make_course(folder)
+    return folder
+
+
+@pytest.fixture
+def root(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(pristine, tmp_path / "course")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(progress, "mirror_path", lambda: tmp_path / "data" / "progress.json")
+    monkeypatch.setattr(lessons, "ROOT", tmp_path / "course")
+    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.setenv("COURSE_LANG", "en")
+    return tmp_path / "course"
+
+
+def read(root: Path) -> list[str]:
+    return [(root / name).read_bytes().decode("utf-8") for name in NAMES]
+
+
+def edit(root: Path, name: str, old: str, new: str) -> None:
+    """As a learner with an editor would: the first place only."""
+    text = (root / name).read_bytes().decode("utf-8")
+    assert old in text
+    (root / name).write_bytes(text.replace(old, new, 1).encode("utf-8"))
+
+
+def row(root: Path, phase: int, name: str = "README.md") -> str:
+    return re.search(rf"^\|[^|]*\| {phase} · .*$", (root / name).read_text(encoding="utf-8"), re.MULTILINE)[0]
+
+
+def course(*words: str) -> int:
+    return cli.main(list(words))
+
+
+# ---------------------------------------------------------------------------------------------------------- ticking
+
+
+def test_done_ticks_both_and_recomputes(root: Path) -> None:
+    before = read(root)
+    assert course("done", "05/01", "5/3", "phase05_cnn/04-lenet.py", "project-mnist") == 0
+    for old, new in zip(before, read(root)):
+        changed = [(a, b) for a, b in zip(old.split("\n"), new.split("\n"), strict=True) if a != b]
+        assert len(changed) == 4 + 2                                # four lines, the rows of phases 3 and 5
+        assert sum(a.replace("[ ]", "[x]", 1) == b for a, b in changed) == 4
+    for name in NAMES:
+        assert "| 3/12 (+0) |" in row(root, 5, name) and "🔄" in row(root, 5, name)
+        assert "| 0/10 (+0) |" in row(root, 3, name) and "🔄" in row(root, 3, name)     # its project only
+        assert "⏳" in row(root, 4, name)
+
+
+def test_state_goes_to_done_only_with_the_project(root: Path) -> None:
+    named = [f"01/{number:02d}" for number in range(1, 8)]
+    course("done", *named, "01/08")
+    assert "| 7/7 (+1) |" in row(root, 1) and "🔄" in row(root, 1)
+    course("done", "01/project")
+    assert "✅" in row(root, 1)
+    course("done", "--undo", "01/08")
+    assert "| 7/7 (+0) |" in row(root, 1) and "✅" in row(root, 1), "an elective is not part of the core path"
+    course("done", *[f"02/{number:02d}" for number in range(1, 8)])
+    assert "| 7/7 |" in row(root, 2) and "✅" in row(root, 2), "phase 2 has neither electives nor a project"
+
+
+def test_undo_gives_the_old_bytes_back(root: Path, capsys: pytest.CaptureFixture) -> None:
+    before = read(root)
+    course("done", "07/11", "08/project-face-gan")
+    assert read(root) != before
+    course("done", "--undo", "07/11", "08/project-face-gan")
+    assert read(root) == before
+    course("done", "--undo", "07/11")
+    assert "was not ticked" in capsys.readouterr().out and read(root) == before
+
+
+def test_done_twice_says_so(root: Path, capsys: pytest.CaptureFixture) -> None:
+    course("done", "01/01")
+    after = read(root)
+    assert course("done", "01/01", "1/1") == 0
+    assert "ticked already" in capsys.readouterr().out and read(root) == after
+
+
+@pytest.mark.parametrize("names, says", [
+    (["01/01", "01/99"], "no lesson"), (["01/01", "06/project"], "say which"), (["01/01", "12/01"], "not yet written"),
+    (["05/02"], "not yet written"), (["01/01", "09-of-mine"], "no lesson")])
+def test_a_wrong_name_changes_nothing(root: Path, capsys: pytest.CaptureFixture, names: list[str], says: str) -> None:
+    (root / "phase01_data_science" / "09-of-mine.py").write_text('"""mine"""')
+    before = read(root)
+    assert course("done", *names) == 1
+    error = capsys.readouterr().err
+    assert says in error and error.startswith("error: ") and error.count("\n") == 1
+    assert read(root) == before
+
+
+def test_an_unwritten_lesson_ticked_by_hand_can_be_cleared(root: Path) -> None:
+    before = read(root)
+    edit(root, "README.md", "- [ ] 01-llm-architecture.py", "- [x] 01-llm-architecture.py")
+    assert course("done", "--undo", "12/01") == 0
+    assert read(root) == before
+
+
+def test_ticks_by_hand_count(root: Path, capsys: pytest.CaptureFixture) -> None:
+    edit(root, "README.md", "- [ ] [01-numpy-basics.py]", "- [X] [01-numpy-basics.py]")
+    edit(root, "README.zh.md", "- [ ] [02-numpy-operations.py]", "- [x] [02-numpy-operations.py]")
+    assert course("status") == 0
+    out = capsys.readouterr().out
+    assert "2/7 (+0)" in out and "core path 2/118" not in out and "core path 2/120" in out
+    assert "README.md lacks a tick that the other README has: 01/02" in out
+    assert "README.zh.md lacks a tick that the other README has: 01/01" in out
+    course("done", "01/01", "01/02")
+    assert "- [X] [01-numpy-basics.py]" in read(root)[0], "a tick that is there is left as it was written"
+    capsys.readouterr()
+    course("status")
+    assert "lacks" not in capsys.readouterr().out
+    assert "| 2/7 (+0) |" in row(root, 1) and "| 2/7 (+0) |" in row(root, 1, "README.zh.md")
+
+
+def test_every_kind_of_hand_edit_survives(root: Path) -> None:
+    """Reordered, indented, remarked, doubled lines; tabs, other bullets; CRLF, a BOM, no final newline."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    lines = {stem: re.search(rf"^- \[ \] \[{stem}\.py\].*\n", text, re.MULTILINE)[0] for stem in
+             ("01-numpy-basics", "02-numpy-operations", "03-numpy-linear-algebra", "04-pandas-basics", "05-pandas-preprocessing")}
+    edits = {
+        "01-numpy-basics": "",                                                                          # moved to the end
+        "02-numpy-operations": "* [\t] read first, then [02-numpy-operations.py](elsewhere) a remark: 03-numpy-linear-algebra.py\n",
+        "03-numpy-linear-algebra": "\t-\t[X]\t" + lines["03-numpy-linear-algebra"][6:],
+        "04-pandas-basics": lines["04-pandas-basics"] + "  - [ ] 04-pandas-basics.py once more\n" + lines["04-pandas-basics"],
+        "05-pandas-preprocessing": "> 1. [ ] 05-pandas-preprocessing.py\x0c\u2028 odd spaces\n"}
+    for stem, new in edits.items():
+        text = text.replace(lines[stem], new, 1)
+    text = "\ufeff" + (text + lines["01-numpy-basics"].rstrip("\n")).replace("\n", "\r\n")
+    (root / "README.md").write_bytes(text.encode("utf-8"))
+    assert course("done", "01/01", "01/02", "01/03", "01/04", "01/05") == 0
+    new = read(root)[0]
+    expected = (text.replace("- [ ] [01-numpy-basics", "- [x] [01-numpy-basics").replace("* [\t] read", "* [x] read")
+                .replace("> 1. [ ] 05", "> 1. [x] 05").replace("- [ ] [04-pandas", "- [x] [04-pandas")
+                .replace("  - [ ] 04-pandas", "  - [x] 04-pandas")
+                .replace("| 0/7 (+0) | exploratory data analysis (Titanic/Iris) | ⏳", "| 5/7 (+0) | exploratory data analysis (Titanic/Iris) | 🔄"))
+    assert new == expected
+
+
+def test_a_to_do_that_only_names_a_lesson_is_left_alone(root: Path) -> None:
+    edit(root, "README.md", "## Progress", "- [x] try 01-numpy-basics.py with another seed\n\n## Progress")
+    edit(root, "README.md", "## Progress", "- [ ] tell Lin about 02-numpy-operations.py\n\n## Progress")
+    assert Readme(root / "README.md", "en").ticked() == set()
+    course("done", "01/02")
+    assert "- [ ] tell Lin about 02-numpy-operations.py" in read(root)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("pattern, says", [
+    (r"- \[ \] \[01-convolution-basics\.py\].*\n", "no line with a box for 01-convolution-basics.py"),
+    (r"<!-- course:progress -->\n", "the markers of its progress table"),
+    (r"<!-- /course:progress -->\n", "the markers of its progress table"),
+    (r"\|[^|\n]*\| 9 · .*\n", "the row of phase 9")])
+def test_what_is_missing_is_named_and_mended(root: Path, capsys: pytest.CaptureFixture, name: str, pattern: str,
+                                             says: str) -> None:
+    course("done", "02/01")
+    whole = read(root)
+    text, count = re.subn(pattern, "", (root / name).read_text(encoding="utf-8"), count=1)
+    assert count == 1
+    write_text(root / name, text)
+    damaged = read(root)
+    capsys.readouterr()
+    assert course("done", "05/01") == 1 and read(root) == damaged, "all or nothing"
+    error = capsys.readouterr().err
+    assert says in error and "course sync" in error and name in error and error.count("\n") == 1
+    assert course("status") == 1 and "course sync" in capsys.readouterr().err
+    assert course("sync") == 0 and read(root) == whole
+    assert course("done", "05/01") == 0 and course("status") == 0
+
+
+def test_no_utf8_and_no_file(root: Path, capsys: pytest.CaptureFixture) -> None:
+    content = (root / "README.md").read_bytes().decode("utf-8").encode("utf-16")
+    (root / "README.md").write_bytes(content)
+    for words in (["done", "01/01"], ["status"], ["sync"], ["list"], ["next"]):
+        assert course(*words) == 1
+        assert "not UTF-8" in capsys.readouterr().err
+    assert (root / "README.md").read_bytes() == content
+    (root / "README.md").unlink()
+    assert course("done", "01/01") == 1 and "git checkout README.md" in capsys.readouterr().err
+
+
+def test_both_or_none_when_the_disk_is_full(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from common.course import readme
+
+    def full(path: Path, text: str) -> None:
+        if path.name == "README.zh.md":
+            raise LessonError("the disk is full")
+        write_text(path, text)
+
+    before = read(root)
+    monkeypatch.setattr(readme, "write_text", full)
+    assert course("done", "01/01") == 1
+    assert read(root) == before and "both READMEs stay as they were" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------- mirror
+
+
+def test_restore_after_a_pull(root: Path, pristine: Path, capsys: pytest.CaptureFixture) -> None:
+    edit(root, "README.zh.md", "- [ ] [04-lenet.py]", "- [x] [04-lenet.py]")            # by hand, seen by status
+    course("done", "01/01", "07/11")
+    course("status")
+    course("done", "05/04")
+    ticked = read(root)
+    for name in NAMES:
+        shutil.copy(pristine / name, root / name)
+    capsys.readouterr()
+    assert course("status") == 0
+    out = capsys.readouterr().out
+    assert "You once ticked 01/01, 05/04, 07/11" in out and "--restore" in out and "0/120" in out
+    assert course("status", "--restore") == 0
+    assert "restored 01/01, 05/04, 07/11" in capsys.readouterr().out
+    assert read(root) == [text.replace("[X]", "[x]") for text in ticked]
+    course("status", "--restore")
+    assert "nothing to restore" in capsys.readouterr().out
+
+
+def test_undo_is_remembered(root: Path, pristine: Path, capsys: pytest.CaptureFixture) -> None:
+    course("done", "01/01", "01/02")
+    course("done", "01/01", "--undo")
+    for name in NAMES:
+        shutil.copy(pristine / name, root / name)
+    course("status", "--restore")
+    assert "restored 01/02\n" in capsys.readouterr().out
+
+
+def test_a_damaged_mirror_costs_no_tick(root: Path, capsys: pytest.CaptureFixture) -> None:
+    progress.mirror_path().parent.mkdir(parents=True, exist_ok=True)
+    for damage in (b"{", b"\xff\xfe", b"[]", b'{"ticked": 3}'):
+        progress.mirror_path().write_bytes(damage)
+        assert course("done", "01/01") == 0 and "- [x] [01-numpy-basics.py]" in read(root)[0]
+        assert "not mirrored" in capsys.readouterr().err
+        before = read(root)
+        assert course("status", "--restore") == 1 and "Delete it" in capsys.readouterr().err and read(root) == before
+        course("done", "--undo", "01/01")
+    progress.mirror_path().unlink()
+    course("done", "01/01")
+    assert json.loads(progress.mirror_path().read_text())["ticked"] == ["phase01_data_science/01-numpy-basics"]
+
+
+def test_mirror_lies_in_the_users_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import platformdirs
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert progress.mirror_path() == Path(platformdirs.user_data_dir("deep-learning-course", appauthor=False)) / "progress.json"
+
+
+# ------------------------------------------------------------------------------------------------ status, list, note
+
+
+def test_status_counts_milestones(root: Path, capsys: pytest.CaptureFixture) -> None:
+    curriculum = plan.load(root)
+    course("done", *[e.number for e in curriculum.phases[6].entries if e.is_core], "10/09", "11/06")
+    capsys.readouterr()
+    course("status")
+    out = capsys.readouterr().out
+    for week, share, mark in ((4, "0/26", "–"), (8, "0/34", "–"), (12, "12/12", "✓"), (18, "1/31", "–"), (24, "13/120", "–")):
+        assert re.search(rf"{mark} after week {week} +{share} ", out), week
+    assert "electives 1/25" in out and "next: 01/01 About 01-numpy-basics" in out
+
+
+def test_next_skips_what_is_ticked_or_unwritten(root: Path, capsys: pytest.CaptureFixture) -> None:
+    curriculum = plan.load(root)
+    course("done", *[e.number for e in curriculum.entries if e.is_core and e.is_written and e.number < "05/01"], "05/01")
+    capsys.readouterr()
+    course("next")
+    out = capsys.readouterr().out
+    assert out.startswith("05/03 About 03-receptive-field") and "course practice 05/03" in out
+    course("done", *[e.number for e in curriculum.entries if e.is_written])
+    capsys.readouterr()
+    course("next")
+    assert "05/02 comes next, and is not yet written" in capsys.readouterr().out
+
+
+def test_list(root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    course("done", "05/01")
+    capsys.readouterr()
+    course("list")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 145 + 12 and not any("\t" in line or "\x1b" in line for line in lines)
+    for wanted in ("5", "05", "phase05_cnn", "phase5"):
+        assert course("list", wanted) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1 + 15 and "1/12 (+0) 🔄" in lines[0]
+        assert re.fullmatch(r"  \[x\] 05/01 +105 min  About 01-convolution-basics", lines[1])
+        assert lines[2].startswith("  [ ] 05/02") and lines[2].endswith("· not yet written")
+        assert lines[13].endswith("About 13-densenet · elective")
+    monkeypatch.setenv("COURSE_LANG", "zh_CN")
+    course("list", "5")
+    assert "关于 05/01" in capsys.readouterr().out
+    for wrong in ("13", "0", "cnn", "05/01"):
+        assert course("list", wrong) == 1 and "from 1 to 12" in capsys.readouterr().err
+
+
+def test_list_on_a_terminal_is_the_same_list(root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    course("done", "05/01")
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    course("list")
+    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert all(entry.number in out and entry.title() in out for entry in plan.load(root).entries)
+    assert re.search(r"✓ .*05/01", out) and out.count("✓") == 1
+
+
+@pytest.mark.parametrize("values, expected", [
+    ({"COURSE_LANG": "zh"}, "zh"), ({"COURSE_LANG": "en", "LANG": "zh_CN.UTF-8"}, "en"), ({"LANG": "zh_TW.UTF-8"}, "zh"),
+    ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, "en"), ({"LANG": "de_DE.UTF-8"}, "en")])
+def test_language(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: str) -> None:
+    for name in ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert plan.language() == expected
+
+
+def test_note_is_made_once_and_never_overwritten(root: Path, capsys: pytest.CaptureFixture) -> None:
+    assert course("note", "05/01") == 0
+    path = root / "docs" / "notes" / "05-01-convolution-basics.md"
+    assert capsys.readouterr().out == "docs/notes/05-01-convolution-basics.md\n".replace("/", os.sep)
+    assert path.read_text(encoding="utf-8").startswith("# 05/01 About 01-convolution-basics\n")
+    path.write_text("mine")
+    course("note", "5/1")
+    course("note", "project-mnist")
+    assert path.read_text() == "mine" and (root / "docs" / "notes" / "03-project-mnist.md").exists()
+    assert course("sync") == 0 and path.read_text() == "mine"
+
+
+def test_note_opens_the_editor_on_a_terminal_only(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    log = root / "opened"
+    write_text(root / "editor.py", "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])")
+    monkeypatch.setenv("EDITOR", f'"{sys.executable}" "{root / "editor.py"}" "{log}"')
+    course("note", "05/01")
+    assert not log.exists()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert course("note", "05/01") == 0 and log.read_text().endswith("05-01-convolution-basics.md")
+    monkeypatch.setenv("EDITOR", "no-such-editor-anywhere")
+    assert course("note", "05/01") == 1 and "does not start" in capsys.readouterr().err
+
+
+def test_help_is_the_lessons_own(capsys: pytest.CaptureFixture) -> None:
+    """For every lesson of this repository: the fields read from its text are those of its Config."""
+    import dataclasses
+
+    for lesson in all_lessons():
+        real = {f.name: f for f in dataclasses.fields(load_lesson(lesson.key).Config)}
+        ours = {f.name: f for f in dataclasses.fields(overview.config_of(lesson.path))}
+        assert ours.keys() == real.keys(), lesson.key
+        for name, field in real.items():
+            assert ours[name].default == field.default and ours[name].metadata == field.metadata, (lesson.key, name)
+
+
+def test_help_prints_docstring_and_flags(root: Path, capsys: pytest.CaptureFixture) -> None:
+    write_text(root / "phase05_cnn" / "01-convolution-basics.py", '''"""5.1 Convolution: one filter
+卷积
+"""
+import torch_is_not_needed
+SETS = ("shapes", "cifar10")
+class Config(LessonConfig):
+    """Settings."""
+    data: str = param("shapes", "data set", choices=SETS)
+    rate: float = param(1 / 3, "step "
+                        "size", tiny=2 ** -3)
+    kind: str = param("a", "computed", choices=tuple(KINDS))
+    flip: bool = param(True, "mirror")
+''')
+    assert course("help", "05/01") == 0
+    out = capsys.readouterr().out
+    for part in ("usage: 01-convolution-basics.py", "5.1 Convolution: one filter\n卷积", "--data {shapes,cifar10}", "--tiny",
+                 "step size (default 1 / 3, tiny 2 ** (-3))" if "2 ** (-3)" in out else "step size (default 1 / 3, tiny 2 ** -3)",
+                 "--kind {tuple(KINDS)}", "--no-flip"):
+        assert part in out, part
+    write_text(root / "phase05_cnn" / "01-convolution-basics.py", "def broken(:\n")
+    assert course("help", "05/01") == 1 and "cannot be read as Python" in capsys.readouterr().err
+    assert course("help", "12/01") == 1 and "not yet written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["list"], ["next"], ["help", "03/09"]])
+def test_answers_at_once(words: list[str]) -> None:
+    """Nothing heavy is imported; rich only for a terminal."""
+    code = ("import sys; from common.course.cli import main; code = main(sys.argv[1:]); "
+            "print(code, sorted({'numpy', 'torch', 'matplotlib', 'pandas', 'rich', 'platformdirs'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT,
+                          env=os.environ | {"PYTHONUTF8": "1"})
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- sync
+
+
+def test_sync_check_changes_nothing(root: Path, capsys: pytest.CaptureFixture) -> None:
+    assert course("sync", "--check") == 0
+    write_text(root / "phase05_cnn" / "02-pooling-layers.py", '"""5.2 Pooling: now it is here\n池化\n"""\n')
+    before = read(root)
+    assert course("sync", "--check") == 1 and read(root) == before
+    assert "out of date: README.md" in capsys.readouterr().out
+    course("done", "05/01")
+    assert course("sync") == 0
+    english, chinese = read(root)
+    assert "- [ ] [02-pooling-layers.py](phase05_cnn/02-pooling-layers.py) · Pooling: now it is here · 60 min\n" in english
+    assert "- [ ] [02-pooling-layers.py](phase05_cnn/02-pooling-layers.py) · 池化 · 60 分钟\n" in chinese
+    assert "- [x] [01-convolution-basics.py]" in english and "| 1/12 (+0) |" in row(root, 5)
+    assert course("sync", "--check") == 0
+
+
+def test_sync_links_notes_that_exist(root: Path) -> None:
+    write_text(root / "docs" / "phase05_cnn" / "01-convolution-basics.md", "# note\n")
+    write_text(root / "docs" / "phase05_cnn" / "13-densenet.zh.md", "# 笔记\n")
+    course("sync")
+    english, chinese = read(root)
+    assert "· 105 min · [note](docs/phase05_cnn/01-convolution-basics.md)\n" in english
+    assert "· 105 分钟\n" in chinese and "· 选修 · [笔记](docs/phase05_cnn/13-densenet.zh.md)\n" in chinese
+    (root / "docs" / "phase05_cnn" / "01-convolution-basics.md").unlink()
+    course("sync")
+    assert "01-convolution-basics.md" not in read(root)[0]
+
+
+def test_sync_keeps_remarks_lines_and_the_last_state(root: Path) -> None:
+    course("done", "05/04")
+    whole = (root / "README.md").read_text(encoding="utf-8")
+    line = re.search(r"^- \[x\] \[04-lenet\.py\].*$", whole, re.MULTILINE)[0]
+    edited = whole.replace(line, line.replace("- [x] ", "* [X] ⭐ ") + " · hard, 3 h · [note](docs/notes/05-04.md)\n\nmy own line\n")
+    edited = re.sub(r"(\| 23–24 .*)⏳", r"\1🔄", edited)
+    write_text(root / "README.md", edited)
+    course("sync")
+    assert read(root)[0] == edited
+    write_text(root / "README.md", edited.replace("About 04-lenet", "an old title"))
+    course("sync")
+    assert read(root)[0] == edited
+
+
+def test_sync_fills_quoted_results(root: Path, capsys: pytest.CaptureFixture) -> None:
+    note = root / "docs" / "phase03_pytorch" / "project-mnist.md"
+    quote = "<!-- result:phase03_pytorch/project-mnist:{} -->{}<!-- /result -->"
+    text = (f"of {quote.format('accuracy', 'old')} and {quote.format('parameters', '')},\r\n"
+            f"{quote.format('loss', '?')} {quote.format('nothing', 'kept')}.")
+    write_text(note, text)
+    write_text(root / "docs" / "notes" / "mine.md", text)
+    assert course("sync") == 0 and note.read_bytes().decode() == text and "no result for" in capsys.readouterr().out
+    metrics = {"accuracy": {"mean": 0.987654, "min": 0, "max": 1}, "parameters": {"mean": 61706.0}, "loss": {"mean": 1.2e-05}}
+    write_text(root / "docs" / "RESULTS.json", json.dumps({"lessons": {"phase03_pytorch/project-mnist": {"metrics": metrics}}}))
+    assert course("sync", "--check") == 1 and note.read_bytes().decode() == text
+    assert course("sync") == 0
+    assert note.read_bytes().decode() == (f"of {quote.format('accuracy', '0.9877')} and {quote.format('parameters', '61706')},\r\n"
+                                          f"{quote.format('loss', '1.2e-05')} {quote.format('nothing', 'kept')}.")
+    assert (root / "docs" / "notes" / "mine.md").read_bytes().decode() == text, "the learner's notes are not touched"
+    assert course("sync", "--check") == 0
+    write_text(root / "docs" / "RESULTS.json", "{")
+    capsys.readouterr()
+    assert course("sync") == 1 and "course verify" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------- 1,000 random edits
+
+PIECES = ["\n", "\r", "\r\n", "\t", " ", "x", "X", "[ ]", "[x]", "[", "]", "|", " · ", "- [ ] ", "- [x] 01-numpy-basics.py\n",
+          "* [X] [02-bptt.py](phase06_rnn/02-bptt.py) again", "<!-- course:progress -->", "<!-- /course:progress -->\n",
+          "<!-- course:phase05 -->\n", "<!-- /course:phase01 -->", "0/7", "7/7 (+1)", "⏳", "✅", "我的笔记", "\ufeff", "\x0c", "\x00",
+          "project-mnist.py", "| 1 | 1 · mine | 0/7 | – | ⏳ |\n", "\u2028", "😀", "```\n", "-", "60 min", "<!--", "-->"]
+EDIT = st.tuples(
+    st.sampled_from(["insert", "insert", "delete", "replace", "swap", "double", "drop", "endings", "bom", "cut", "tick"]),
+    st.floats(0, 1, allow_nan=False), st.integers(1, 400), st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join))
+LEARNED = ["01/01", "01/08", "02/03", "05/04", "06/02", "09/17", "project-mnist", "11/project"]
+SETTINGS = settings(max_examples=1000, deadline=None, derandomize=True, database=None,
+                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def mangle(text: str, edits: list[tuple[str, float, int, str]]) -> str:
+    for kind, where, length, piece in edits:
+        at = int(where * len(text))
+        lines = text.split("\n")
+        line = int(where * (len(lines) - 1))
+        other = (line + length) % len(lines)
+        if kind == "insert":
+            text = text[:at] + piece + text[at:]
+        elif kind == "delete":
+            text = text[:at] + text[at + length:]
+        elif kind == "replace":
+            text = text[:at] + piece + text[at + length:]
+        elif kind == "swap":
+            lines[line], lines[other] = lines[other], lines[line]
+            text = "\n".join(lines)
+        elif kind == "double":
+            text = "\n".join(lines[:other] + [lines[line]] + lines[other:])
+        elif kind == "drop":
+            text = "\n".join(lines[:line] + lines[line + 1:])
+        elif kind == "endings":
+            text = text.replace("\r\n", "\n").replace("\n", ("\r\n", "\r", "\n")[length % 3])
+        elif kind == "bom":
+            text = "\ufeff" + text
+        elif kind == "cut":
+            text = text.rstrip("\r\n")
+        elif kind == "tick":
+            text = text[:at] + text[at:].replace("[ ]", "[X]" if length % 2 else "[x]", 1)
+    return text
+
+
+def split(text: str) -> list[str]:
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def only_ticks_and_cells(old: str, new: str, files: set[str]) -> None:
+    """The oracle: lines that differ do so in one character within [ ], or are rows that differ in two cells."""
+    assert re.findall(r"\r\n|\r|\n", old) == re.findall(r"\r\n|\r|\n", new)
+    for before, after in zip(split(old), split(new), strict=True):
+        if before == after:
+            continue
+        if before.lstrip().startswith("|"):
+            cells = [re.sub(r"\d+/\d+(?: \(\+\d+\))?", "F", re.sub("[⏳🔄✅]", "S", line), count=1) for line in (before, after)]
+            assert cells[0] == cells[1] and before.count("|") == after.count("|")
+        else:
+            places = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+            assert len(places) == 1 and before[places[0] - 1] == "[" and before[places[0] + 1] == "]"
+            assert before[places[0]] in " \txX" and after[places[0]] in " x"
+            assert any(file in before[places[0]:] for file in files)
+
+
+@pytest.fixture(scope="module")
+def playground(pristine: Path, tmp_path_factory: pytest.TempPathFactory):
+    """One folder for all examples; no waiting for the disk."""
+    folder = tmp_path_factory.mktemp("random")
+    shutil.copytree(pristine, folder / "course")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(progress, "mirror_path", lambda: folder / "progress.json")
+        patch.setattr(progress, "_show", lambda *_: None)           # rich's table costs more than all the rest
+        curriculum = plan.load(folder / "course")
+        patch.setattr(plan, "load", lambda root: curriculum)
+        patch.setattr(lessons, "ROOT", folder / "course")
+        patch.setenv("COURSE_LANG", "en")
+        yield folder / "course"
+
+
+def prepare(playground: Path, pristine: Path, edits: list) -> list[str]:
+    texts = [mangle(text, edits[number::2]) for number, text in enumerate(read(pristine))]
+    for name, text in zip(NAMES, texts):
+        (playground / name).write_bytes(text.encode("utf-8"))
+    return texts
+
+
+@SETTINGS
+@given(edits=st.lists(EDIT, min_size=1, max_size=8), names=st.lists(st.sampled_from(LEARNED), min_size=1, max_size=2),
+       command=st.sampled_from(["done", "done", "undo", "status", "restore"]))
+def test_a_thousand_random_edits_lose_nothing(playground: Path, pristine: Path, edits: list, names: list[str], command: str) -> None:
+    before = prepare(playground, pristine, edits)
+    curriculum = plan.load(playground)
+    files = {curriculum.find(name).file for name in names}
+    if command == "restore":
+        write_text(progress.mirror_path(), json.dumps({"ticked": [e.lesson.key for e in curriculum.entries if e.file in files]}))
+    try:
+        if command in ("done", "undo"):
+            progress.done(names, command == "undo", playground)
+        else:
+            progress.status(command == "restore", playground)
+    except LessonError as error:
+        assert read(playground) == before and "course sync" in str(error)
+        return
+    after = read(playground)
+    if command == "status":
+        assert after == before
+        return
+    for old, new, name in zip(before, after, NAMES):
+        only_ticks_and_cells(old, new, files)
+        now = Readme(playground / name, "en").ticked()
+        assert not files & now if command == "undo" else files <= now
+
+
+def foreign(text: str, files: set[str]) -> list[str]:
+    """What `sync` may not touch: every line but checklist lines, markers, and tables that hold a row of a phase."""
+    kept, table, lines = [], [], split(text)
+    inside = False
+    for line in [*lines, ""]:
+        inside = inside and "<!-- /course:progress" not in line or "<!-- course:progress -->" in line
+        if line.lstrip().startswith("|") and "<!--" not in line:
+            table.append(line)
+            continue
+        if not inside and not any(re.match(r"\s*\|[^|]*\|\s*\d+ · ", row) for row in table):
+            kept += table
+        table = []
+        box = re.match(r"\ufeff?[\s>]*(?:[-*+]|\d+[.)])\s+\[[ \txX]\]", line)
+        bare = re.sub(r"<!--\s*/?course:\w+\s*-->", "", line)
+        if not (box and any(file in line for file in files)) and (bare.strip() or bare == line):
+            kept.append(bare)
+    return [line for line in kept if line.strip()]
+
+
+@settings(SETTINGS, max_examples=500)
+@given(edits=st.lists(EDIT, min_size=1, max_size=8))
+def test_sync_mends_random_edits_and_keeps_the_rest(playground: Path, pristine: Path, edits: list) -> None:
+    before = prepare(playground, pristine, edits)
+    curriculum = plan.load(playground)
+    files = {entry.file for entry in curriculum.entries}
+    ticked = [Readme(playground / name, "en").ticked() for name in NAMES]
+    assert sync.sync(root=playground) == 0
+    after = read(playground)
+    for old, new, was, name in zip(before, after, ticked, NAMES):
+        assert foreign(old, files) == foreign(new, files)
+        assert was & files <= Readme(playground / name, "en").ticked(), "no tick is lost"
+    assert sync.sync(check=True, root=playground) == 0, "once is enough"
+    assert progress.done(LEARNED, root=playground) == 0 and progress.status(root=playground) == 0
