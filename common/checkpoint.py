@@ -51,7 +51,8 @@ class Checkpoint:
     equal when a run is resumed: other settings would give neither the old result nor a new one.
     """
 
-    def __init__(self, path: Path | str, *, resume: bool = False, settings: dict[str, Any] | None = None, **members: Any):
+    def __init__(self, path: Path | str, *, resume: bool = False, settings: dict[str, Any] | None = None,
+                 **members: Any):
         self.path, self.resume, self.settings, self.members = Path(path), resume, settings or {}, members
 
     def save(self, history: list[dict[str, float]]) -> None:
@@ -69,9 +70,9 @@ class Checkpoint:
             state = dict(load(self.path))
             history, epochs = state["history"], len(state["history"])
             if state["settings"] != self.settings:
-                changed = sorted(k for k in state["settings"].keys() | self.settings.keys()
+                changed = sorted("--" + k.replace("_", "-") for k in state["settings"].keys() | self.settings.keys()
                                  if state["settings"].get(k) != self.settings.get(k))
-                raise LessonError(f"{self.path} was made with another --{', --'.join(c.replace('_', '-') for c in changed)}. "
+                raise LessonError(f"{self.path} was made with another {', '.join(changed)}. "
                                   "Give the same settings as then, or drop --resume to start anew.")
             for name, member in self.members.items():
                 member.load_state_dict(state["members"][name])

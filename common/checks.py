@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def check(id: str, text: str, value: Any, *, above: float | None = None, at_least: float | None = None,
           below: float | None = None, at_most: float | None = None) -> None:
-    """An exact claim. Without a bound `value` is the verdict itself; with bounds it is a number that must lie in them."""
+    """An exact claim. Without a bound `value` is the verdict itself; with bounds, a number that must lie in them."""
     holds, measured = _compare(value, above, at_least, below, at_most)
     _judge(id, text, "exact", holds, measured)
 

@@ -44,19 +44,21 @@ def param(default: Any, help: str, *, tiny: Any = MISSING, long: Any = MISSING, 
 
     A whole number must be 1 or more and a fraction 0 or more, unless `low` says otherwise.
     """
-    presets = {name: value for name, value in (("tiny", tiny), ("long", long), ("quick", quick)) if value is not MISSING}
-    return dataclasses.field(default=default, metadata={"help": help, "presets": presets, "choices": choices, "low": low})
+    values = {"tiny": tiny, "long": long, "quick": quick}
+    presets = {name: value for name, value in values.items() if value is not MISSING}
+    return dataclasses.field(default=default,
+                             metadata={"help": help, "presets": presets, "choices": choices, "low": low})
 
 
 @dataclass
 class LessonConfig:
     """The flags of every lesson. A lesson's own Config inherits them and adds its own."""
-    tiny: bool = param(False, "a few seconds on a little data: what the tests run; claims about learning are not judged")
+    tiny: bool = param(False, "a few seconds on a little data, as the tests run; claims about learning are not judged")
     preset: str = param("default", "longer or quicker settings, where the lesson has them", choices=("default",))
     device: str = param("auto", "auto, cpu, cuda, cuda:1, mps")
     seed: int = param(0, "seed of every random number", low=0)
     data: str = param("generated", "data set", choices=("generated",))
-    data_dir: Path | None = param(None, "folder that already holds the data, looked at before COURSE_DATA and the cache")
+    data_dir: Path | None = param(None, "folder that already holds the data, looked at before COURSE_DATA and cache")
     out: Path | None = param(None, "folder for results and figures (default: outputs/<phase>/<lesson>)")
     resume: bool = param(False, "go on from the last checkpoint in --out")
     debug: bool = param(False, "show the whole trace of an error")
@@ -206,7 +208,8 @@ def _explain(error: BaseException, cfg: LessonConfig) -> int | None:
     if isinstance(error, LessonError):
         sentence = str(error)
     elif isinstance(error, KeyboardInterrupt):
-        sentence, code = f"stopped by you. What was saved is in {cfg.out}; a lesson that trains goes on with --resume.", 130
+        sentence = f"stopped by you. What was saved is in {cfg.out}; a lesson that trains goes on with --resume."
+        code = 130
     elif isinstance(error, NotImplementedError):
         sentence = str(error) or "a part of this lesson is still to be written."
     elif isinstance(error, ModuleNotFoundError) and not _OURS.match(error.name or "common"):
@@ -238,7 +241,7 @@ def _write_result(cfg: LessonConfig, key: str, log: record.Record, metrics: dict
         past = runs.read_bytes() if runs.exists() else b""
     except OSError as error:
         raise readable(error, runs) from error
-    write_bytes(runs, past + (json.dumps(line, ensure_ascii=False) + "\n").encode())   # whole: a half line spoils the next
+    write_bytes(runs, past + (json.dumps(line, ensure_ascii=False) + "\n").encode())  # whole: half a line spoils two
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,8 @@ def pick(name: str = "auto") -> torch.device:
         raise LessonError(f"--device {name} was asked for, but torch finds no {device.type} here. "
                           "Leave --device out, or use --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LessonError(f"--device {name} was asked for, but there are only {torch.cuda.device_count()} CUDA devices.")
+        raise LessonError(f"--device {name} was asked for, but the CUDA devices here are 0 to "
+                          f"{torch.cuda.device_count() - 1}. Use one of them, or leave --device out.")
     return device
 
 

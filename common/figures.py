@@ -78,7 +78,8 @@ def plot_images(axes, images: Sequence[np.ndarray], titles: Sequence[str] = ()) 
         axis.axis("off")
         if number < len(images):
             axis.imshow(images[number], **scale)                      # a colour picture ignores them
-            axis.set_title(titles[number] if number < len(titles) else "", fontsize=11, loc="center", fontweight="normal")
+            title = titles[number] if number < len(titles) else ""
+            axis.set_title(title, fontsize=11, loc="center", fontweight="normal")
 
 
 def plot_confusion(axis, true: Sequence[int], predicted: Sequence[int], classes: Sequence[str]) -> None:

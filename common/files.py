@@ -61,8 +61,8 @@ def readable(error: OSError, path: Path | str) -> OSError | LessonError:
         return LessonError(f"the disk is full, so {path} was not written (what was there is unharmed). "
                            "Free some space and run it again, or choose another disk (for results: --out FOLDER).")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return LessonError(f"{path} cannot be written: no permission. Give yourself the right to write there, or choose "
-                           "a folder of yours (for results: --out FOLDER).")
+        return LessonError(f"{path} cannot be written: no permission. Give yourself the right to write there, or "
+                           "choose a folder of yours (for results: --out FOLDER).")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return LessonError(f"{path} cannot be written: a part of that path is a file where a folder should be, or the "
                            "other way round. Move that aside, or choose another place (for results: --out FOLDER).")

@@ -108,7 +108,8 @@ def find_lesson(name: str, root: Path = ROOT, lessons: list[Lesson] | None = Non
         return found[0]
     if found:
         raise LessonError(f"“{name}” could be {' or '.join(lesson.number for lesson in found)}: say which.")
-    names = [x for lesson in lessons for x in (lesson.number, lesson.path.stem, lesson.path.stem.removeprefix("project-"))]
+    stems = [lesson.path.stem for lesson in lessons]
+    names = [lesson.number for lesson in lessons] + stems + [stem.removeprefix("project-") for stem in stems]
     close = difflib.get_close_matches(wanted, names, 1)
     raise LessonError(f"there is no lesson “{name}”" + (f"; did you mean {close[0]}?" if close else ".")
                       + " `course list` shows them all.")

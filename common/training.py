@@ -56,7 +56,7 @@ def fit(model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, lo
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: Iterable,
              score_fn: Callable[[nn.Module, Any], dict[str, Tensor]]) -> dict[str, float]:
-    """Mean over samples of what `score_fn(model, batch)` returns as means over the batch; in eval mode, no gradients."""
+    """Mean over samples of what `score_fn(model, batch)` gives as means over the batch; in eval mode, no gradients."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

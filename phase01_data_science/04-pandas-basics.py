@@ -31,7 +31,7 @@ from common.record import current
 @dataclass
 class Config(LessonConfig):
     data: str = param("iris", "data set", choices=("iris", "titanic"))
-    joins: int = param(100, "random pairs of tables whose joins are predicted", tiny=10)
+    joins: int = param(50, "random pairs of tables whose joins are predicted", tiny=10)
 
 
 def group_by(keys: Iterable, values: Iterable[float], function: Callable[[list[float]], float]) -> dict:
@@ -230,8 +230,7 @@ def draw_joins(cfg: Config, users: pd.DataFrame, orders: pd.DataFrame) -> None:
                           color="white" if known else GREY, fontweight="bold" if known else None)
         axis.text(left + table.shape[1] / 2, 1.35, f"{name}: {len(table)} rows", ha="center", fontweight="bold")
         left += table.shape[1] + 0.8
-    axis.set(xlim=(-0.2, left), ylim=(-4.2, 2.1))
-    axis.axis("off")
+    axis.set(xlim=(-0.2, left), ylim=(-4.2, 2.1), xticks=[], yticks=[], frame_on=False)
     save_figure(figure, cfg.out / "joins")
 
 

@@ -21,12 +21,11 @@ from common.checks import check, check_close
 from common.config import LessonConfig, main, param
 from common.figures import BLUE, GREEN, GREY, ORANGE, RED, SKY, new_figure, save_figure
 
-SQUARE = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])                         # corners, one in each column
-LETTER = np.array([[-5, 5, 5, -1, -1, 3, 3, -1, -1, -5],                    # an F has no symmetry to hide behind
-                   [9, 9, 5, 5, 2, 2, -2, -2, -9, -9]]) / 10
-MAPS = {name: np.array(rows) for name, rows in {
-    "rotate": [[0.8, -0.6], [0.6, 0.8]], "stretch": [[1.8, 0.0], [0.0, 0.6]], "shear": [[1.2, 0.8], [0.0, 1.2]],
-    "mirror": [[0.6, 0.8], [0.8, -0.6]], "mix": [[0.4, -1.3], [1.5, 0.5]], "flatten": [[1.2, 0.8], [0.6, 0.4]]}.items()}
+SQUARE = (-1, 1, 1, -1), (-1, -1, 1, 1)                                     # x and y of its corners
+LETTER = ((-0.5, 0.5, 0.5, -0.1, -0.1, 0.3, 0.3, -0.1, -0.1, -0.5),         # an F has no symmetry to hide behind
+          (0.9, 0.9, 0.5, 0.5, 0.2, 0.2, -0.2, -0.2, -0.9, -0.9))
+MAPS = {"rotate": ((0.8, -0.6), (0.6, 0.8)), "stretch": ((1.8, 0.0), (0.0, 0.6)), "shear": ((1.2, 0.8), (0.0, 1.2)),
+        "mirror": ((0.6, 0.8), (0.8, -0.6)), "mix": ((0.4, -1.3), (1.5, 0.5)), "flatten": ((1.2, 0.8), (0.6, 0.4))}
 
 
 @dataclass
@@ -173,7 +172,7 @@ def show_area(cfg: Config) -> dict[str, float]:
     shapes = ((lambda p: (p ** 2).sum(axis=0) <= 1), np.pi), ((lambda p: (abs(p[0]) <= p[1]) & (p[1] <= 1)), 1.0)
     print(f"  {'map':<10}{'determinant':>12}{'disc grew':>12}{'triangle grew':>15}")
     for name, a in list(MAPS.items())[:-1]:               # not the last: once flat, there is no way back
-        exact, results = determinant(a), [area_scale(a, *shape, cfg.points, rng) for shape in shapes]
+        exact, results = determinant(np.array(a)), [area_scale(a, *shape, cfg.points, rng) for shape in shapes]
         print(f"  {name:<10}{exact:>12.4f}{results[0][0]:>12.4f}{results[1][0]:>15.4f}")
         worst = max([worst] + [abs(scale - abs(exact)) / error for scale, error in results])
         grown[name] = results[1][0]
@@ -182,7 +181,7 @@ def show_area(cfg: Config) -> dict[str, float]:
     check_close("determinant", f"ours is np.linalg.det on {len(stack)} random 4x4 matrices", ours, np.linalg.det(stack))
     check("area", "measured with random points it is |det|; largest deviation in standard errors", worst, at_most=4)
     draw_grids(cfg)
-    return {"shear_area": grown["shear"], "shear_det": determinant(MAPS["shear"]), "worst_deviation": worst}
+    return {"shear_area": grown["shear"], "shear_det": determinant(np.array(MAPS["shear"])), "worst_deviation": worst}
 
 
 def show_basis(cfg: Config) -> None:
@@ -194,8 +193,8 @@ def show_basis(cfg: Config) -> None:
     check_close("invariant", "trace and determinant belong to the map, not to the basis",
                 [np.trace(in_basis(a, b)), determinant(in_basis(a, b))], [np.trace(a), determinant(a)])
     own = np.array([[2.0, -1.0], [1.0, 2.0]])               # columns: the line of the mirror, and the one across it
-    print(f"  a mirror: {MAPS['mirror'].tolist()}; in the basis (2, 1), (-1, 2) it keeps one axis and turns the other")
-    check_close("diagonal", "in its own basis the mirror is diagonal", in_basis(MAPS["mirror"], own), [[1, 0], [0, -1]])
+    print(f"  a mirror: {MAPS['mirror']}; in the basis (2, 1), (-1, 2) it keeps one axis and turns the other")
+    check_close("diagonal", "in its own basis the mirror is diagonal", in_basis(np.array(MAPS["mirror"]), own), [[1, 0], [0, -1]])
 
 
 def draw_grids(cfg: Config) -> None:
@@ -204,7 +203,7 @@ def draw_grids(cfg: Config) -> None:
 
     lines = np.array([line for t in np.linspace(-4, 4, 17) for line in (((t, -4), (t, 4)), ((-4, t), (4, t)))])
     figure, axes = new_figure(2, 3, size=(11.4, 8.2))
-    for axis, (name, a) in zip(axes.ravel(), MAPS.items()):
+    for axis, (name, a) in zip(axes.ravel(), ((name, np.array(rows)) for name, rows in MAPS.items())):
         axis.add_collection(LineCollection(lines, colors="#E4E4E4", linewidths=0.8, zorder=0))
         axis.add_collection(LineCollection(lines @ a.T, colors=SKY, linewidths=1, zorder=1))
         axis.fill(*LETTER, color=GREY, alpha=0.35, zorder=2)

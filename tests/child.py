@@ -22,9 +22,10 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OURS = r"(phase\d\d_\w+|common|practice)(\.|$)"
 AGEING = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-# audit event -> how many of its first arguments are paths that it changes, and the position of its folder handle
-CHANGES = {"os.mkdir": (1, 2), "os.remove": (1, 1), "os.rmdir": (1, 1), "os.rename": (2, 2), "os.link": (2, 2),
-           "os.truncate": (1, None), "os.chmod": (1, 2), "os.utime": (1, 3)}
+# audit event -> which of its arguments are paths that it changes, and which is the handle of their folder
+CHANGES = {"os.mkdir": ([0], 2), "os.remove": ([0], 1), "os.rmdir": ([0], 1), "os.rename": ([0, 1], 2),
+           "os.link": ([1], 3), "os.symlink": ([1], 2), "os.truncate": ([0], None), "os.chmod": ([0], 2),
+           "os.utime": ([0], 3)}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -110,13 +111,13 @@ def guard(allowed: list[Path], violated: Callable[[str], object]) -> None:
 
     def hook(event: str, args: tuple) -> None:
         if event == "open":
-            if isinstance(args[0], (str, bytes, os.PathLike)) and isinstance(args[2], int) and args[2] & WRITING:
+            if not isinstance(args[0], int) and args[2] & WRITING:
                 forbid_outside(event, args[0], None)
         elif event in CHANGES:
-            paths, handle = CHANGES[event]
-            for path in args[:paths]:
-                if isinstance(path, (str, bytes, os.PathLike)):
-                    forbid_outside(event, path, args[handle] if handle is not None and handle < len(args) else None)
+            positions, handle = CHANGES[event]
+            for path in (args[position] for position in positions):
+                if not isinstance(path, int):           # a handle of a file that "open" has let through
+                    forbid_outside(event, path, None if handle is None else args[handle])
         elif event in ("socket.connect", "socket.bind", "socket.sendto"):
             forbid_remote(event, args[1])
         elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):

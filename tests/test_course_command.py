@@ -403,6 +403,23 @@ def test_figures_of_the_note_are_copied_small(root, capfd):
     assert "the run drew no gone.png" in words
 
 
+def test_a_small_figure_keeps_the_colours_of_thin_lines(tmp_path):
+    from common.figures import COLOURS, new_figure, save_figure
+
+    figure, axis = new_figure(size=(9, 5))
+    for number, colour in enumerate(COLOURS):
+        axis.plot([0, 1], [number, number + 3], color=colour)
+        axis.text(0.5, number, f"words {number}")
+    small = verify.shrink(save_figure(figure, tmp_path / "large.png"), tmp_path / "small.png")
+    assert small.stat().st_size < 60_000
+    with Image.open(small) as picture:
+        assert picture.width == 1100
+        palette = np.array(picture.getpalette()).reshape(-1, 3)
+    for colour in (*COLOURS, "#FFFFFF", "#000000"):
+        wanted = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)])
+        assert abs(palette - wanted).max(axis=1).min() <= 8, colour
+
+
 def test_no_figure_is_taken_from_a_failed_run(root, capfd):
     note = root / "docs" / "phase01_demo" / "02-second.md"
     note.parent.mkdir(parents=True)

@@ -39,7 +39,8 @@ def empty_machine(tmp_path, monkeypatch):
 
 # ---- splits
 
-@pytest.mark.parametrize("n, n_second, classes", [(1797, 360, 10), (1000, 1, 10), (997, 100, 3), (50, 50, 5), (60, 0, 2)])
+@pytest.mark.parametrize("n, n_second, classes", [
+    (1797, 360, 10), (1000, 1, 10), (997, 100, 3), (50, 50, 5), (60, 0, 2)])
 def test_a_split_is_disjoint_complete_and_stratified(n, n_second, classes):
     y = np.random.default_rng(1).permutation(np.arange(n) % classes)
     first, second = _stratified(y, n_second, seed=3)
@@ -61,12 +62,14 @@ def test_rare_classes_are_in_both_parts():
 def test_offline_sets(capsys, name, sizes, shape, brightest):
     data, again, other = (load_images(LessonConfig(), name, split_seed=seed) for seed in (0, 0, 1))
     x_test, y_test = data.test()
-    for x, y, size in ((data.x_train, data.y_train, sizes[0]), (data.x_val, data.y_val, sizes[1]), (x_test, y_test, sizes[2])):
+    parts = (data.x_train, data.y_train), (data.x_val, data.y_val), (x_test, y_test)
+    for (x, y), size in zip(parts, sizes):
         assert x.shape == (size, *shape) and x.dtype == np.uint8 and (x.min(), x.max()) == (0, brightest)
         assert y.shape == (size,) and y.dtype == np.int64 and np.bincount(y).min() >= size / 10 * 0.85
     assert data.classes == tuple("0123456789") and data.brightest == brightest
     assert np.array_equal(again.x_train, data.x_train) and not np.array_equal(other.test()[0], x_test)
-    assert len({row.tobytes() for row in np.concatenate([data.x_train, data.x_val, x_test])}) == sum(sizes)   # no picture twice
+    pictures = {picture.tobytes() for x, _ in parts for picture in x}
+    assert len(pictures) == sum(sizes)                      # none is in two parts
     assert f"data: {name} (from the package " in capsys.readouterr().out
 
 
@@ -119,7 +122,8 @@ def cifar(arrays: dict[str, np.ndarray]) -> bytes:
             rows = slice(None) if number == 6 else slice((number - 1) * N_TRAIN // 5, number * N_TRAIN // 5)
             raw = b"".join(bytes([label]) + b"".join(picture[:, :, channel].tobytes() for channel in range(3))
                            for picture, label in zip(arrays[f"x_{part}"][rows], arrays[f"y_{part}"][rows]))
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{'test_batch' if number == 6 else f'data_batch_{number}'}.bin")
+            name = "test_batch" if number == 6 else f"data_batch_{number}"
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
             member.size = len(raw)
             archive.addfile(member, io.BytesIO(raw))
     return content.getvalue()
@@ -138,7 +142,8 @@ def small(tmp_path, monkeypatch):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
             kind = part.digest.split(":")[0]
-            parts.append(Part(part.file, f"{kind}:{hashlib.new(kind, content).hexdigest()}", len(content), (path.as_uri(),)))
+            digest = f"{kind}:{hashlib.new(kind, content).hexdigest()}"
+            parts.append(Part(part.file, digest, len(content), (path.as_uri(),)))
         source = Source(name, original.file, tuple(parts), original.convert, original.about)
         shape = {key: (N_TRAIN if key.endswith("train") else N_TEST, *rest) for key, (_, *rest) in shape.items()}
         monkeypatch.setitem(images.SETS, name, (source, shape, classes))
@@ -237,7 +242,7 @@ def test_truncated_and_altered_files(cached):
     for length in generator.sample(range(len(whole)), 20):
         cached.write_bytes(whole[:length])
         refused("is damaged", "--again")
-    ends = [*range(300), *range(len(whole) - 500, len(whole))]              # headers and directory: most can go wrong here
+    ends = [*range(300), *range(len(whole) - 500, len(whole))]              # headers and directory: the delicate part
     for place in generator.sample(ends, 100) + generator.sample(range(len(whole)), 40):
         cached.write_bytes(whole[:place] + bytes([whole[place] ^ generator.randrange(1, 256)]) + whole[place + 1:])
         try:

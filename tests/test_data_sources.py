@@ -135,17 +135,18 @@ def test_a_good_answer(server, tmp_path, capsys, how, kind):
     assert "downloading birds: 0.2 MB into" in capsys.readouterr().out
 
 
-BAD = {"403": "Forbidden", "404": "Not Found", "500": "Internal Server Error", "truncated": "broke off after 1000 of 150000",
-       "cut": "broke off after 1000 of 150000 bytes", "altered": "sent a file with another checksum", "empty": "broke off after 0",
-       "long": "sent more than the 150000 bytes", "endless": "sent more than", "page": "broke off after 26",
-       "hang": "timed out", "hang-later": "timed out", "nonsense": "hello, this is not HTTP", "circle": "redirect"}
+BAD = {"403": "Forbidden", "404": "Not Found", "500": "Internal Server Error", "circle": "redirect",
+       "truncated": "broke off after 1000 of 150000 bytes", "cut": "broke off after 1000 of 150000 bytes",
+       "empty": "broke off after 0", "page": "broke off after 26", "altered": "sent a file with another checksum",
+       "long": "sent more than the 150000 bytes", "endless": "sent more than", "nonsense": "hello, this is not HTTP",
+       "hang": "timed out", "hang-later": "timed out"}
 
 
 @pytest.mark.parametrize("how", BAD)
 def test_a_bad_answer_is_one_sentence_and_leaves_the_old_file(server, tmp_path, how):
     old = cached(tmp_path, b"old")
     start = time.monotonic()
-    fails(source(f"{server}/{how}"), "birds could not be downloaded (127.0.0.1:", BAD[how], "--data-dir", "leave --data out")
+    fails(source(f"{server}/{how}"), "birds could not be downloaded (127.0.0.1:", BAD[how], "leave --data out")
     assert old.read_bytes() == b"old" and files_in(tmp_path) == ["cache/sets/birds.bin"]
     assert time.monotonic() - start < 5
 
@@ -182,7 +183,7 @@ def test_the_learners_own_mirror_comes_first(server, monkeypatch, own, asked):
     assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"] and Mirror.asked == asked
 
 
-@pytest.mark.parametrize("mirror", ["no-scheme", "http://", "http://[", "ftp2://x", "http://127.0.0.1:99999", "http://a b"])
+@pytest.mark.parametrize("mirror", ["no-scheme", "//", "http://[", "x://y", "http://127.0.0.1:99999", "http://a b"])
 def test_a_nonsensical_mirror_is_passed_over(server, monkeypatch, mirror):
     monkeypatch.setenv("COURSE_MIRROR", mirror)
     assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"]
@@ -254,13 +255,15 @@ def test_data_dir_then_course_data_then_cache_then_download(server, tmp_path, mo
 
 
 def test_a_data_dir_that_is_no_folder(tmp_path):
-    with pytest.raises(LessonError, match="nowhere is not a folder. Give one that holds sets/birds.bin, or leave it out"):
+    with pytest.raises(LessonError, match="nowhere is not a folder. Give one that holds sets/birds.bin"):
         find(source(), tmp_path / "nowhere")
 
 
 def test_the_sentence_for_a_damaged_file_depends_on_whose_it_is(tmp_path):
-    assert "Download it again: course data birds --again" in str(damaged(source(), tmp_path / "cache" / "x", "cut off"))
-    assert "Replace that file, or leave --data-dir and COURSE_DATA out" in str(damaged(source(), tmp_path / "x", "cut off"))
+    places = tmp_path / "cache" / "x", tmp_path / "x"
+    in_the_cache, elsewhere = (str(damaged(source(), path, "cut\noff")) for path in places)
+    assert "(cut off)" in in_the_cache and "Download it again: course data birds --again" in in_the_cache
+    assert "(cut off)" in elsewhere and "Replace that file, or leave --data-dir and COURSE_DATA out" in elsewhere
 
 
 # ---- hostile archives
@@ -270,7 +273,8 @@ def hostile_archive(kind: str, victim: Path) -> bytes:
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for number in range(1, 7):
             name = f"cifar-10-batches-bin/{'test_batch' if number == 6 else f'data_batch_{number}'}.bin"
-            member = tarfile.TarInfo({"climbing": f"../../../../../../{victim}", "absolute": str(victim)}.get(kind, name))
+            names = {"climbing": f"../../../../../../{victim}", "absolute": str(victim)}
+            member = tarfile.TarInfo(names.get(kind, name))
             if kind == "link":
                 member.type, member.linkname = tarfile.SYMTYPE, str(victim)
                 archive.addfile(member)

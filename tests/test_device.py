@@ -30,8 +30,8 @@ def test_pick(machine, cuda, mps, name, wanted):
 
 @pytest.mark.parametrize("name, words", [
     ("cuda", "finds no cuda here. Leave --device out"), ("cuda:0", "finds no cuda"), ("mps", "finds no mps"),
-    ("tpu", "is no device. Use auto, cpu, cuda"), ("", "is no device"), ("0", "is no device"), ("cuda:x", "is no device"),
-    ("meta", "finds no meta"), ("xla", "finds no xla")])
+    ("tpu", "is no device. Use auto, cpu, cuda"), ("", "is no device"), ("0", "is no device"),
+    ("cuda:x", "is no device"), ("meta", "finds no meta"), ("xla", "finds no xla")])
 def test_a_device_that_is_not_here(machine, name, words):
     machine()
     with pytest.raises(LessonError, match=words) as caught:
@@ -41,7 +41,7 @@ def test_a_device_that_is_not_here(machine, name, words):
 
 def test_a_graphics_card_too_many(machine):
     machine(cuda=1)
-    with pytest.raises(LessonError, match="cuda:1 was asked for, but there are only 1 CUDA devices"):
+    with pytest.raises(LessonError, match="cuda:1 was asked for, but the CUDA devices here are 0 to 0"):
         pick("cuda:1")
 
 

@@ -80,6 +80,7 @@ CAUGHT = {
     "a folder outside": (SWALLOWED.format("outside.mkdir()"), "wrote outside --out: os.mkdir"),
     "a file removed": (SWALLOWED.format("outside.with_name('output.txt').unlink()"), "wrote outside --out: os.remove"),
     "a file moved outside": (SWALLOWED.format("cfg.out.rename(outside)"), "wrote outside --out: os.rename"),
+    "a link outside": (SWALLOWED.format("outside.symlink_to(cfg.out)"), "wrote outside --out: os.symlink"),
     "a file in the current folder": (SWALLOWED.format("Path('loss.pdf').touch()"), "wrote outside --out: open"),
     "a subprocess that litters": ("subprocess.run(['touch', 'x.txt'])", "current folder: x.txt"),
     "a connection": (SWALLOWED.format("socket.create_connection(('192.0.2.1', 80), 1)"), "reached for the network"),

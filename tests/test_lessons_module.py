@@ -138,8 +138,9 @@ def practise(course: Path, passed: bool) -> Path:
 
 
 @pytest.mark.parametrize("asked, passed, edited, word", [
-    ("1", True, False, "mine"), ("0", True, False, "taught"), ("1", False, False, "taught"), ("1", True, True, "taught")])
-def test_only_a_practice_copy_that_passed_is_used_and_only_when_asked(course, monkeypatch, capsys, asked, passed, edited, word):
+    ("1", True, False, "mine"), ("0", True, False, "taught"), ("1", False, False, "taught"),
+    ("1", True, True, "taught")])
+def test_only_a_copy_that_passed_is_used_and_only_when_asked(course, monkeypatch, capsys, asked, passed, edited, word):
     copy = practise(course, passed)
     if edited:
         copy.write_text(copy.read_text(encoding="utf-8") + "# changed since\n", encoding="utf-8")

@@ -16,8 +16,8 @@ def make_model() -> nn.Module:
 
 
 def make_batches(shuffle: bool = True) -> Batches:
-    generator = torch.Generator().manual_seed(1)
-    return Batches(torch.randn(50, 5, generator=generator), torch.arange(50) % 3, batch_size=16, shuffle=shuffle, seed=2)
+    x = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+    return Batches(x, torch.arange(50) % 3, batch_size=16, shuffle=shuffle, seed=2)
 
 
 def loss_fn(model, batch):
@@ -64,7 +64,8 @@ def test_fit_equals_the_loop_written_out(schedule, grad_clip):
         else:
             losses, rates = written_out(model, batches, optimizer, **options)
             assert len(set(rates)) == (12 if schedule else 1)      # the rate changes with every batch
-        results.append((losses, nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer.param_groups[0]["lr"]))
+        weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+        results.append((losses, weights, optimizer.param_groups[0]["lr"]))
     (losses, weights, rate), (losses_2, weights_2, rate_2) = results
     assert losses == pytest.approx(losses_2, rel=1e-6) and rate == rate_2
     assert torch.equal(weights, weights_2) if grad_clip is None else torch.allclose(weights, weights_2, atol=1e-6)
@@ -74,7 +75,8 @@ def test_clipping_changes_something():
     weights = []
     for grad_clip in (None, 0.01):
         model = make_model()
-        fit(model, make_batches(), torch.optim.SGD(model.parameters(), lr=0.1), loss_fn, grad_clip=grad_clip, quiet=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        fit(model, make_batches(), optimizer, loss_fn, grad_clip=grad_clip, quiet=True)
         weights.append(nn.utils.parameters_to_vector(model.parameters()))
     assert not torch.allclose(*weights)
 
@@ -128,7 +130,8 @@ def test_evaluate_weights_by_samples_and_leaves_the_model_as_it_was():
         model.train(training)
         scores = evaluate(model, make_batches(), score)
         assert model.training is training
-    assert seen[:4] == [16, 16, 16, 2] and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert seen[:4] == [16, 16, 16, 2]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     x, y = make_batches().tensors
     with torch.no_grad():
         assert scores["loss"] == pytest.approx(loss_fn(model, (x, y)).item(), rel=1e-5)
@@ -139,7 +142,8 @@ def test_to_device_goes_into_everything():
     batch = {"x": torch.zeros(2), "boxes": [torch.zeros(1), torch.zeros(3)], "names": ("a", torch.zeros(1)), "n": 3}
     moved = to_device(batch, torch.device("meta"))
     assert moved["x"].is_meta and all(b.is_meta for b in moved["boxes"]) and moved["names"][1].is_meta
-    assert type(moved["boxes"]) is list and type(moved["names"]) is tuple and moved["names"][0] == "a" and moved["n"] == 3
+    assert type(moved["boxes"]) is list and type(moved["names"]) is tuple
+    assert moved["names"][0] == "a" and moved["n"] == 3
 
 
 def test_batch_size():

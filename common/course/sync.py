@@ -25,7 +25,7 @@ WORDS = {
            "columns": ("周", "阶段", "文件", "项目", "状态"), "last": "作品集与面试"},
 }
 LAST_WEEKS = "23–24"
-_LINK = re.compile(r"\[[\w.-]+\]\([^)]*\)|[\w.-]+")
+_LINK = re.compile(r"\[?[\w.-]+(?:\](?:\([^)\r\n]*\))?)?")
 _WRITTEN = re.compile(r"\[?[\w.-]+\.py.*? · \d+ (?:min|分钟)(?: · (?:elective|选修|\*not yet written\*|\*尚未写出\*"
                       r"|\[(?:note|笔记)\]\(docs/phase[^)\s]*\)))*")
 _QUOTE = re.compile(r"(<!-- result:([\w/.-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL)

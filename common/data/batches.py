@@ -22,7 +22,8 @@ class Batches:
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
         self.transform, self.generator = transform, torch.Generator().manual_seed(seed)
         if len(self) == 0:
-            raise LessonError(f"{len(tensors[0])} samples do not fill one batch of {batch_size}. Give a smaller --batch-size.")
+            raise LessonError(f"{len(tensors[0])} samples do not fill one batch of {batch_size}. "
+                              "Give a smaller --batch-size.")
 
     def __len__(self) -> int:
         samples = len(self.tensors[0])

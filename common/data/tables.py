@@ -11,8 +11,8 @@ from common.record import current
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TITANIC_COLUMNS = ("PassengerId", "Survived", "Pclass", "Name", "Sex", "Age", "SibSp", "Parch", "Ticket", "Fare", "Cabin",
-                   "Embarked")
+TITANIC_COLUMNS = ("PassengerId", "Survived", "Pclass", "Name", "Sex", "Age", "SibSp", "Parch", "Ticket", "Fare",
+                   "Cabin", "Embarked")
 
 
 def _keep(parts: Sequence[Path], target: Path) -> None:
