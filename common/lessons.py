@@ -100,10 +100,11 @@ def find_lesson(name: str, root: Path = ROOT, lessons: list[Lesson] | None = Non
         wanted = f"{int(short[1]):02d}/{int(short[2]):02d}"
     elif match := re.fullmatch(r"(\d{1,2})/(.+)", wanted):
         wanted = f"{int(match[1]):02d}/{match[2]}"
+    as_path = Path(name).resolve()
     found = [lesson for lesson in lessons if wanted in (
         lesson.number, lesson.key, lesson.path.stem, lesson.path.stem.removeprefix("project-"),
         f"{lesson.phase[5:7]}/{lesson.path.stem.removeprefix('project-')}", str(lesson.path.with_suffix("")),
-        *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else [])) or lesson.path == Path(name).resolve()]
+        *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else [])) or lesson.path == as_path]
     if len(found) == 1:
         return found[0]
     if found:

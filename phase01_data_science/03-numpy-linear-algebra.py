@@ -12,7 +12,6 @@ Needs     -
 Notation  A (n, k) matrix with independent columns  Q (n, k) columns at right angles, of length 1  R (k, k) triangle
 """
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -90,7 +89,8 @@ def householder(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return q[:, :a.shape[1]], np.triu(r[:a.shape[1]])
 
 
-METHODS = {"classical": gram_schmidt, "modified": partial(gram_schmidt, modified=True), "mirror": householder}
+def methods() -> dict:
+    return {"classical": gram_schmidt, "modified": lambda a: gram_schmidt(a, modified=True), "mirror": householder}
 
 
 def fit_normal(a: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -148,20 +148,20 @@ def show_qr(cfg: Config) -> None:
     print("\n[2] A = QR: Q holds the directions at right angles, R how much of each is in every column")
     rng = cfg.rng()
     matrices = [*rng.normal(size=(cfg.trials, 9, 6)), -np.eye(9, 6)]        # the last one's columns lie on the axes
-    for name, method in METHODS.items():
+    for name, method in methods().items():
         check_close(f"qr-{name}", f"{name}: Q and R equal np.linalg.qr's for {len(matrices)} matrices",
                     *([np.vstack(positive(*qr(a))) for a in matrices] for qr in (method, np.linalg.qr)))
 
 
 def defect(name: str, n: int) -> np.ndarray:
     """QᵀQ - I of the Hilbert matrix, (n, n): all zeros if the columns of Q were exactly at right angles."""
-    q, _ = METHODS[name](hilbert(n))
+    q, _ = methods()[name](hilbert(n))
     return q.T @ q - np.eye(n)
 
 
 def show_hilbert(cfg: Config) -> dict[str, float]:
     print("\n[3] The same three on the 10x10 Hilbert matrix: algebra says Q is orthogonal, arithmetic does not")
-    loss = {name: float(np.linalg.norm(defect(name, 10))) for name in METHODS}
+    loss = {name: float(np.linalg.norm(defect(name, 10))) for name in methods()}
     check("classical", "classical Gram–Schmidt: ‖QᵀQ − I‖", loss["classical"], above=1)
     check("modified", "modified Gram–Schmidt, one word changed", loss["modified"], at_least=1e-5, at_most=1e-3)
     check("mirror", "Householder's mirrors: each is orthogonal, so their product is", loss["mirror"], below=1e-13)
@@ -215,10 +215,10 @@ def show_fit(cfg: Config) -> dict:
 
 def draw_hilbert(cfg: Config) -> None:
     figure, axes = new_figure(1, 4, size=(14, 3.9), width_ratios=(1.9, 1, 1, 1))
-    curves = {name: [np.linalg.norm(defect(name, n)) for n in range(2, 15)] for name in METHODS}
+    curves = {name: [np.linalg.norm(defect(name, n)) for n in range(2, 15)] for name in methods()}
     plot_curves(axes[0], curves, "size of the Hilbert matrix", "‖QᵀQ − I‖", start=2, log=True)
     axes[0].set_title("Right angles lost, by size")
-    for axis, name in zip(axes[1:], METHODS):
+    for axis, name in zip(axes[1:], methods()):
         picture = axis.imshow(np.log10(abs(defect(name, 10)) + 1e-17), vmin=-16, vmax=0, cmap="magma")
         axis.set(title=f"{name}, 10×10", xticks=[], yticks=[])
     figure.colorbar(picture, ax=axes[-1], label="log₁₀ of |QᵀQ − I|")

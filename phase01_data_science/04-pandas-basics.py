@@ -54,7 +54,7 @@ def join_sizes(left: Iterable, right: Iterable) -> dict[str, int]:
     # practice: count before you join
     # hint: twice on the left and three times on the right makes six rows; a left join also keeps those without partner
     # hint: m, n = Counter(left), Counter(right)
-    m, n = Counter(left), Counter(right)
+    m, n = Counter(left), Counter(right)                            # a key that is absent counts 0
     both = sum(m[key] * n[key] for key in m)
     only_left = sum(m[key] for key in m if key not in n)
     only_right = sum(n[key] for key in n if key not in m)
@@ -176,7 +176,7 @@ def show_joins(cfg: Config) -> None:
 def show_reshape(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
     print("\n[5] Wide: one row a thing, one column a property. Long: one row a cell")
     wide = frame[columns].rename_axis("row").reset_index()
-    long = wide.melt(id_vars="row")
+    long = wide.melt(id_vars="row")                                 # columns row, variable, value
     ours = pd.DataFrame(melt(wide, "row"), columns=["row", "variable", "value"])
     check("melt", f"{wide.shape} wide is {long.shape} long, as pandas melts it", ours.equals(long.astype(ours.dtypes)))
     back = long.pivot(index="row", columns="variable", values="value")[columns]
@@ -201,7 +201,7 @@ def show_copies(cfg: Config) -> None:
     table = pd.DataFrame({"price": [1.0, 2.0, 3.0], "stock": [5, 0, 8]})
     part = table[["price"]]
     check("lazy", "a selected column still shares its memory", np.shares_memory(part["price"], table["price"]))
-    part.loc[0, "price"] = 99.0
+    part.loc[0, "price"] = 99.0                                     # only now is anything copied
     check("write", "the first write gives the selection its own: the table keeps its 1.0",
           table.loc[0, "price"] == 1.0 and not np.shares_memory(part["price"], table["price"]))
     with warnings.catch_warnings(record=True) as caught:

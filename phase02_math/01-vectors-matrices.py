@@ -171,8 +171,9 @@ def show_area(cfg: Config) -> dict[str, float]:
     rng, grown, worst = cfg.rng(), {}, 0.0
     shapes = ((lambda p: (p ** 2).sum(axis=0) <= 1), np.pi), ((lambda p: (abs(p[0]) <= p[1]) & (p[1] <= 1)), 1.0)
     print(f"  {'map':<10}{'determinant':>12}{'disc grew':>12}{'triangle grew':>15}")
-    for name, a in list(MAPS.items())[:-1]:               # not the last: once flat, there is no way back
-        exact, results = determinant(np.array(a)), [area_scale(a, *shape, cfg.points, rng) for shape in shapes]
+    for name, rows in list(MAPS.items())[:-1]:              # not the last: once flat, there is no way back
+        a = np.array(rows)
+        exact, results = determinant(a), [area_scale(a, *shape, cfg.points, rng) for shape in shapes]
         print(f"  {name:<10}{exact:>12.4f}{results[0][0]:>12.4f}{results[1][0]:>15.4f}")
         worst = max([worst] + [abs(scale - abs(exact)) / error for scale, error in results])
         grown[name] = results[1][0]

@@ -83,8 +83,7 @@ def svd_by_gram(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(a) < a.shape[1]:
         return svd_by_gram(a.T)[::-1]
     # practice: from eigenvectors to singular vectors
-    # hint: AᵀA = V Σ² Vᵀ: its eigenvectors are V, its eigenvalues the squares; rounding can push a small one below 0
-    # hint: A V = U Σ, so each column of U is A v / σ
+    # hint: AᵀA = V Σ² Vᵀ, where rounding can push a small square below 0; A V = U Σ, so a column of U is A v / σ
     # hint: values, v = qr_algorithm(a.T @ a)
     values, v = qr_algorithm(a.T @ a)
     s = np.sqrt(np.maximum(values, 0))
@@ -206,10 +205,9 @@ def same_sign(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def draw_photo(cfg: Config, photo: np.ndarray, parts: tuple, noise: np.ndarray) -> None:
     """The photograph from few layers, and why it works: its singular values fall, those of noise do not."""
-    figure, axes = new_figure(2, 2, size=(11.2, 8.0))
+    figure, ((first, second), (third, axis)) = new_figure(2, 2, size=(11.2, 8.0))
     titles = [f"rank {k}: {k * (sum(photo.shape) + 1) / photo.size:.0%} of the numbers" for k in RANKS]
-    plot_images(axes.ravel()[:3], [low_rank(*parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS], titles)
-    axis = axes[1, 1]
+    plot_images((first, second, third), [low_rank(*parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS], titles)
     for s, colour, name in ((parts[1], BLUE, "photograph"), (noise, ORANGE, "noise of the same size")):
         axis.semilogy(np.arange(1, len(s)), 1 - np.cumsum(s[:-1] ** 2) / (s ** 2).sum(), color=colour, label=name)
     axis.set(ylim=(1e-5, 1.5), xlabel="layers kept", ylabel="share left out", title="A photo has few strong layers")

@@ -158,7 +158,7 @@ class ForkServer:
             self.waiting[number] = future
             self.process.stdin.write(json.dumps(order | {"id": number}).encode() + b"\n")
             self.process.stdin.flush()
-        return future.result()
+        return future.result(order["limit"] + 60)       # an error, should the server itself hang
 
     def close(self) -> None:
         with self.lock:

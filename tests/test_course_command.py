@@ -403,21 +403,25 @@ def test_figures_of_the_note_are_copied_small(root, capfd):
     assert "the run drew no gone.png" in words
 
 
-def test_a_small_figure_keeps_the_colours_of_thin_lines(tmp_path):
-    from common.figures import COLOURS, new_figure, save_figure
+def test_a_small_figure_keeps_the_colours_of_small_parts(tmp_path):
+    from common.figures import GREEN, GREY, ORANGE, RED, SKY, new_figure, save_figure
 
-    figure, axis = new_figure(size=(9, 5))
-    for number, colour in enumerate(COLOURS):
-        axis.plot([0, 1], [number, number + 3], color=colour)
-        axis.text(0.5, number, f"words {number}")
+    figure, axes = new_figure(2, 3, size=(11, 8))
+    for number, axis in enumerate(axes.flat):                           # two arrows among many slanted lines
+        for step in np.linspace(-4, 4, 17):
+            axis.plot([step, step + number], [-4, 4], color=SKY, lw=1)
+            axis.plot([-4, 4], [step, step + number], color=SKY, lw=1)
+        axis.fill([0, 1, 2, 1], [0, number / 3, 1, 2], color=ORANGE, alpha=0.9)
+        axis.fill([-1, 1, 2, -2], [-1, number / 3, 1, 2], color=GREY, alpha=0.3)
+        axis.quiver([0, 0], [0, 0], [1, -2], [2, 1], color=[RED, GREEN], angles="xy", scale_units="xy", scale=1)
     small = verify.shrink(save_figure(figure, tmp_path / "large.png"), tmp_path / "small.png")
-    assert small.stat().st_size < 60_000
+    assert small.stat().st_size < 80_000
     with Image.open(small) as picture:
         assert picture.width == 1100
         palette = np.array(picture.getpalette()).reshape(-1, 3)
-    for colour in (*COLOURS, "#FFFFFF", "#000000"):
+    for colour in (RED, GREEN, SKY, "#FFFFFF", "#000000"):
         wanted = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)])
-        assert abs(palette - wanted).max(axis=1).min() <= 8, colour
+        assert abs(palette - wanted).max(axis=1).min() <= 8, f"{colour} was lost"
 
 
 def test_no_figure_is_taken_from_a_failed_run(root, capfd):
@@ -425,8 +429,11 @@ def test_no_figure_is_taken_from_a_failed_run(root, capfd):
     note.parent.mkdir(parents=True)
     note.write_text("![noise](figures/02-second-noise.png)")
     path = root / "phase01_demo" / "02-second.py"
-    path.write_text(path.read_text(encoding="utf-8").replace("param(1, ", "param(0, "), encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("    show_it(cfg)\n", "")
+    text = text.replace("    return {", "    show_it(cfg)\n    return {")
+    path.write_text(text.replace("param(1, ", "param(0, "), encoding="utf-8")       # draws first, then fails with seed 0
     assert said(capfd, "verify", "01/02", "--seeds", "1")[0] == 1
+    assert (root / "outputs/verify/phase01_demo/02-second/seed0/noise.png").exists()
     assert not (note.parent / "figures").exists()
 
 

@@ -110,6 +110,6 @@ def _both(row: dict, name: str) -> dict:
 
 def language() -> str:
     """"zh" where COURSE_LANG, or without it the locale, is Chinese; else "en"."""
-    wanted = next((os.environ[name] for name in ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)),
-                  locale.getlocale()[0] or "")
+    names = ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    wanted = next((os.environ[name] for name in names if os.environ.get(name)), locale.getlocale()[0] or "")
     return "zh" if wanted.lower().startswith(("zh", "chinese")) else "en"

@@ -59,7 +59,8 @@ def show_next(root: Path = ROOT) -> int:
     entry = curriculum.next(ticked)
     if entry is None:
         planned = next((e.number for e in curriculum.entries if e.is_core and e.file not in ticked), None)
-        print("Every lesson that is written is ticked." + (f" {planned} comes next, and is not yet written." if planned else ""))
+        print("Every lesson that is written is ticked."
+              + (f" {planned} comes next, and is not yet written." if planned else ""))
         return 0
     print(f"{entry.number} {entry.title(plan.language())} · about {entry.minutes} min\n"
           f"  run       python {entry.lesson.key}.py")
@@ -138,7 +139,8 @@ def _rich_list(phases: list[Phase], ticked: set[str], language: str) -> None:
     for phase in phases:
         table.add_row("", "", "", Text(_heading(phase, ticked, language), style="bold"))
         for entry in phase.entries:
-            table.add_row(Text("✓" if entry.file in ticked else "", style="green"), entry.number, f"{entry.minutes} min",
-                          Text(_about(entry, language)), style=None if entry.is_written else "dim")
+            mark = Text("✓" if entry.file in ticked else "", style="green")
+            table.add_row(mark, entry.number, f"{entry.minutes} min", Text(_about(entry, language)),
+                          style=None if entry.is_written else "dim")
         table.add_section()
     Console().print(table)

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def done(names: Sequence[str], undo: bool = False, root: Path = ROOT) -> int:
-    """Tick the lessons in both READMEs, or none of them. Raises LessonError for a name, line or file that will not do."""
+    """Tick the lessons in both READMEs, or none of them. Raises LessonError for a wrong name, a lost line or marker."""
     curriculum = plan.load(root)
     entries = list(dict.fromkeys(curriculum.find(name) for name in names))
     unwritten = [entry.number for entry in entries if not entry.is_written]
@@ -49,10 +49,9 @@ def done(names: Sequence[str], undo: bool = False, root: Path = ROOT) -> int:
                           "`course next` names a lesson that is there.")
     before, after = _set_ticks(curriculum, entries, not undo, root)
     for entry in entries:
-        if (entry.file in before) != undo:
-            print(f"{entry.number} was {'ticked already' if not undo else 'not ticked'}: {entry.title(plan.language())}")
-        else:
-            print(f"{'ticked' if not undo else 'no longer ticked:'} {entry.number} {entry.title(plan.language())}")
+        what = {(False, False): "ticked", (False, True): "ticked already:", (True, True): "no longer ticked:",
+                (True, False): "was not ticked:"}[undo, entry.file in before]
+        print(f"{what} {entry.number} {entry.title(plan.language())}")
     _mirror(curriculum, after, forget=entries if undo else [])
     for phase in curriculum.phases:
         if any(entry in phase.entries for entry in entries):
@@ -71,12 +70,12 @@ def status(restore: bool = False, root: Path = ROOT) -> int:
     differ = {readme.path.name: _names(curriculum, ticked - readme.ticked()) for readme in readmes}
     for name, missing in differ.items():
         if missing:
-            print(f"\n{name} lacks a tick that the other README has: {', '.join(missing)}. `course done {' '.join(missing)}` "
-                  "ticks both, with --undo neither.")
+            print(f"\n{name} lacks a tick that the other README has: {', '.join(missing)}. "
+                  f"`course done {' '.join(missing)}` ticks both, with --undo neither.")
     forgotten = [entry.number for entry in _mirror(curriculum, ticked) if entry.file not in ticked]
     if forgotten:
-        print(f"\nYou once ticked {', '.join(forgotten)}. `course status --restore` brings that back; if you cleared it on "
-              f"purpose, `course done --undo {' '.join(forgotten)}`.")
+        print(f"\nYou once ticked {', '.join(forgotten)}. `course status --restore` brings that back; "
+              f"if you cleared it on purpose, `course done --undo {' '.join(forgotten)}`.")
     damaged = {readme.path.name: faults for readme in readmes if (faults := readme.faults(curriculum))}
     for name, faults in damaged.items():
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -135,7 +134,7 @@ _TEMPLATE = {
 
 
 def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root: Path) -> tuple[set[str], set[str]]:
-    """Write both READMEs with these boxes set or cleared and their tables recomputed; returns what was and is ticked."""
+    """Write both READMEs with these boxes set or cleared and the tables recomputed; returns what was and is ticked."""
     readmes = read_both(root)
     before = ticked_in(readmes)
     for readme in readmes:
@@ -149,8 +148,8 @@ def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root:
 
 def _show(curriculum: Curriculum, ticked: set[str]) -> None:
     language = plan.language()
-    rows = [(phase.weeks, f"{phase.number} · {phase.titles[language]}", *progress(phase, ticked), phase.projects[language])
-            for phase in curriculum.phases]
+    rows = [(phase.weeks, f"{phase.number} · {phase.titles[language]}", *progress(phase, ticked),
+             phase.projects[language]) for phase in curriculum.phases]
     show_table(("week", "phase", "files", "state", "project"), rows)
     core = [entry for entry in curriculum.entries if entry.is_core]
     hours = [sum(entry.minutes for entry in part) / 60 for part in ([e for e in core if e.file in ticked], core)]
@@ -162,7 +161,7 @@ def _show(curriculum: Curriculum, ticked: set[str]) -> None:
         print(f"  {state} after week {milestone.week:<3} {_share(milestone.core, ticked):>7}   "
               + "; ".join(milestone.items[language]))
     following = curriculum.next(ticked)
-    print(f"\nnext: {following.number} {following.title(language)}" if following else "\nnext: all written lessons are ticked")
+    print("\nnext: " + (f"{following.number} {following.title(language)}" if following else "all that is written is ticked"))
 
 
 def _share(entries: Sequence[Entry], ticked: set[str]) -> str:
@@ -189,8 +188,8 @@ def _mirrored() -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LessonError(f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). Delete it: "
-                          "the READMEs have your ticks, and the next `course status` makes it anew.") from error
+        raise LessonError(f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). "
+                          "Delete it: the READMEs have your ticks, and the next `course status` makes it anew.") from error
 
 
 def _mirror(curriculum: Curriculum, ticked: set[str], forget: Sequence[Entry] = ()) -> list[Entry]:
@@ -213,4 +212,4 @@ def _restore(curriculum: Curriculum, root: Path) -> None:
     entries = [entry for entry in curriculum.entries if entry.lesson.key in keys]
     before, _ = _set_ticks(curriculum, entries, True, root)
     back = [entry.number for entry in entries if entry.file not in before]
-    print(f"restored {', '.join(back)}\n" if back else "nothing to restore: the READMEs have all that was ever ticked\n")
+    print((f"restored {', '.join(back)}" if back else "nothing to restore: the READMEs have all you ever ticked") + "\n")

@@ -20,7 +20,7 @@ _SCRIPT = r"(?<![\w.-])(?:\d\d|project)-[\w-]+\.py(?!\w)"
 _LINKED, _NAMED = re.compile(rf"(?<=\[){_SCRIPT}(?=\])"), re.compile(_SCRIPT)
 _BOX = re.compile(r"(\ufeff?[\s>]*(?:[-*+]|\d+[.)])\s+\[)([ \txX])(\].*)", re.DOTALL)
 _MARKER = re.compile(r"<!--\s*(/?)course:(\w+)\s*-->")
-_ROW = re.compile(r"(\s*\|[^|]*\|\s*(\d{1,2}) · [^|]*\|[^|\d]*)(\d+/\d+(?: \(\+\d+\))?)"       # | week | 1 · phase | 0/7
+_ROW = re.compile(r"(\s*\|[^|]*\|\s*(\d{1,2}) · [^|]*\|[^|\d]*)(\d+/\d+(?: \(\+\d+\))?)"      # | week | 1 · phase | 0/7
                   rf"([^|]*\|[^|]*\|[^|]*?)({TO_DO}|{UNDER_WAY}|{DONE})([^|]*\|.*)", re.DOTALL)   # | project | state |
 
 
@@ -35,8 +35,8 @@ class Readme:
             raise LessonError(f"{path} is not UTF-8 text (byte {error.start}), so it was not touched. "
                               "Save it as UTF-8 in your editor, then run this again.") from None
         except OSError as error:
-            raise LessonError(f"{path} cannot be read ({error.strerror}). "
-                              f"`git checkout {path.name}` brings it back; `course status --restore` your ticks.") from None
+            raise LessonError(f"{path} cannot be read ({error.strerror}). `git checkout {path.name}` brings it back, "
+                              "`course status --restore` your ticks.") from None
         self.lines = _LINE.findall(self.original)
 
     @property

@@ -12,8 +12,8 @@ from pathlib import Path
 from common import lessons
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry
-from common.course.readme import (DONE, TO_DO, UNDER_WAY, Readme, phase_of_row, progress, read_both, region_of, script_in,
-                                  ticked_in, write_all)
+from common.course.readme import (DONE, TO_DO, UNDER_WAY, Readme, phase_of_row, progress, read_both, region_of,
+                                  script_in, ticked_in, write_all)
 from common.errors import LessonError
 from common.files import write_text
 from common.lessons import ROOT
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sync(check: bool = False, root: Path = ROOT) -> int:
-    """Exit code 1 if `check` finds something to change. Raises LessonError for a file that cannot be read or written."""
+    """Exit code 1 if `check` finds something to change. Raises LessonError for files it cannot read or write."""
     curriculum = plan.load(root)
     readmes = read_both(root)
     ticked = ticked_in(readmes)
@@ -142,7 +142,7 @@ def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
 
 
 def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int] | None:
-    """The first run of lines among `mine` outside all regions, as (first, behind the last); a table's head goes with it."""
+    """The first run of lines among `mine` outside all regions, with its table's head: (first, behind the last)."""
     taken = {line for name in names if (region := readme.region(name)) is not None
              for line in range(region.start - 1, region.stop + 1)}
     free = {line for line in mine if line not in taken and not readme.has_marker(line)}

@@ -132,7 +132,7 @@ def run_one(lesson: Lesson, seed: int, root: Path, stamp: dict, threads: int | N
     words = (out / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     error = words[-1].removeprefix("error: ").replace(str(root), ".") if code and words else ""
     outcome = {"code": code, "seconds": round(time.perf_counter() - start, 1), "error": error}
-    if code not in (USAGE_ERROR, STOPPED):              # neither is a result
+    if code != STOPPED:                                 # Ctrl-C is no result
         write_json(out / "stamp.json", {"what": stamp, **outcome})
     return outcome
 
