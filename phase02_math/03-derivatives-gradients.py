@@ -183,8 +183,8 @@ def show_hessian(cfg: Config) -> None:
     by_torch = [torch.autograd.functional.hessian(lambda t: hills(t, torch), torch.tensor(x)) for x in points]
     check_close("hessian", f"4x4 second derivatives at {cfg.points} points equal autograd's", ours, by_torch, atol=1e-6)
     x, d = np.array([0.3, -0.6, 0.2, 0.5]), np.array([0.5, -0.5, 0.5, 0.5])
-    slopes = torch.func.grad(lambda t: hills(t, torch))     # exact slopes, so that nothing is symmetric by construction
-    bends = jacobian(lambda point: slopes(torch.tensor(point)).numpy(), x)
+    slopes = lambda point: torch.autograd.functional.jacobian(lambda t: hills(t, torch), torch.tensor(point)).numpy()
+    bends = jacobian(slopes, x)                             # of exact slopes: nothing is symmetric by construction
     check_close("symmetric", "the order of differentiation does not matter: H = Hᵀ", bends, bends.T, atol=1e-8)
     rests = [abs(hills(x + e) - hills(x) - gradient(hills, x) @ e - e @ hessian(hills, x) @ e / 2)
              for e in (0.1 * d, 0.01 * d)]
@@ -227,7 +227,6 @@ def draw_direction(cfg: Config, x: np.ndarray, g: np.ndarray, angles: np.ndarray
     left.grid(False)
     degrees, steepest = np.degrees(angles), np.degrees(np.arctan2(g[1], g[0]))
     right.plot(degrees, slopes, color=BLUE)
-    right.axhline(0, color=GREY, linewidth=1)
     right.plot(steepest, np.linalg.norm(g), "o", color=RED, markersize=10)
     right.annotate("along the gradient: |g|", (steepest, slopes.max()), xytext=(0, 10), textcoords="offset points",
                    color=RED, ha="center", fontweight="bold")

@@ -161,7 +161,7 @@ def _show(curriculum: Curriculum, ticked: set[str]) -> None:
         print(f"  {state} after week {milestone.week:<3} {_share(milestone.core, ticked):>7}   "
               + "; ".join(milestone.items[language]))
     following = curriculum.next(ticked)
-    print("\nnext: " + (f"{following.number} {following.title(language)}" if following else "all that is written is ticked"))
+    print(f"\nnext: {following.number} {following.title(language)}" if following else "\nall that is written is ticked")
 
 
 def _share(entries: Sequence[Entry], ticked: set[str]) -> str:
@@ -188,8 +188,8 @@ def _mirrored() -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LessonError(f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). "
-                          "Delete it: the READMEs have your ticks, and the next `course status` makes it anew.") from error
+        raise LessonError(f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). Delete "
+                          "it: the READMEs have your ticks, and the next `course status` makes it anew.") from error
 
 
 def _mirror(curriculum: Curriculum, ticked: set[str], forget: Sequence[Entry] = ()) -> list[Entry]:
@@ -212,4 +212,4 @@ def _restore(curriculum: Curriculum, root: Path) -> None:
     entries = [entry for entry in curriculum.entries if entry.lesson.key in keys]
     before, _ = _set_ticks(curriculum, entries, True, root)
     back = [entry.number for entry in entries if entry.file not in before]
-    print((f"restored {', '.join(back)}" if back else "nothing to restore: the READMEs have all you ever ticked") + "\n")
+    print(f"restored {', '.join(back)}\n" if back else "nothing to restore: the READMEs have all you ever ticked\n")
