@@ -43,19 +43,26 @@ def timed(id: str, text: str, slow: Callable[[], Any], fast: Callable[[], Any], 
           repeats: int = 5) -> float:
     """How many times faster `fast` is than `slow`; judged in the normal run. Returns the ratio of median times.
 
-    Both are warmed once, then run in turn, so that a change in the machine's speed meets both alike.
+    Both are warmed, then run in turn, so that a change in the machine's speed meets both alike. A short function is
+    called until 5 ms have passed, for one call of it would measure the clock and the scheduler.
     """
     slow(), fast()
+    calls = {function: max(1, round(0.005 / _seconds(function, 1))) for function in (slow, fast)}
     times: dict[Callable, list[float]] = {slow: [], fast: []}
     for _ in range(repeats):
         for function in (slow, fast):
-            start = time.perf_counter()
-            function()
-            times[function].append(time.perf_counter() - start)
-    ratio = statistics.median(times[slow]) / max(statistics.median(times[fast]), 1e-9)     # coarse clocks say 0
+            times[function].append(_seconds(function, calls[function]) / calls[function])
+    ratio = statistics.median(times[slow]) / statistics.median(times[fast])
     holds, measured = _compare(ratio, None, at_least, None, None)
     _judge(id, text, "timed", None if current().tiny else holds, f"{measured} times")
     return ratio
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return max(time.perf_counter() - start, 1e-9)           # a coarse clock may say 0
 
 
 def check_close(id: str, text: str, ours: Any, reference: Any, *, rtol: float | None = None,

@@ -24,7 +24,7 @@ from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 
 @dataclass
 class Config(LessonConfig):
-    numbers: int = param(1_000_000, "how many numbers the speed test adds up", tiny=2_000, low=1_000)
+    numbers: int = param(10_000, "how many numbers the speed test adds up", tiny=2_000, low=1_000)
 
 
 def strides_of(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -206,7 +206,7 @@ def _box(x: float, y: float, colour: str):
 
 def draw_speed(cfg: Config) -> dict[str, list[float]]:
     """Nanoseconds a number, by length: the price of one call is shared by all the numbers in it."""
-    sizes = [int(size) for size in np.geomspace(10, cfg.numbers, 6)]
+    sizes = [int(size) for size in np.geomspace(10, cfg.numbers, 7)]
     cost: dict[str, list[float]] = {"list, loop": [], "array, one call": []}
     for size in sizes:
         array = cfg.rng().random(size)
@@ -220,7 +220,7 @@ def draw_speed(cfg: Config) -> dict[str, list[float]]:
     figure, axis = new_figure()
     for name, colour in (("list, loop", ORANGE), ("array, one call", BLUE)):
         axis.loglog(sizes, cost[name], "o-", color=colour)
-        axis.annotate(name, (sizes[2], cost[name][2]), xytext=(0, 9), textcoords="offset points", color=colour,
+        axis.annotate(name, (sizes[3], cost[name][3]), xytext=(0, 9), textcoords="offset points", color=colour,
                       fontweight="bold")
     axis.set(xlabel="how many numbers", ylabel="nanoseconds a number", title="Sum of squares: what one number costs")
     save_figure(figure, cfg.out / "speed")

@@ -202,11 +202,11 @@ def show_hessian(cfg: Config) -> None:
 
 def draw_steps(cfg: Config, steps: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     figure, axis = new_figure(size=(8.6, 5.2))
-    for name, colour, place in (("forward", ORANGE, (3e-7, 1e-4)), ("central", BLUE, (4e-3, 2e-7))):
+    for name, colour, place in (("forward", ORANGE, (4e-8, 2e-4)), ("central", BLUE, (3e-3, 2e-7))):
         axis.loglog(steps, errors[name] + 1e-17, ".-", color=colour, linewidth=1.4)
         axis.annotate(f"{name} difference", place, color=colour, fontweight="bold")
     axis.loglog(steps[16:], 1e-16 / steps[16:], "--", color=GREY)
-    axis.annotate("rounding: 1e-16 / h", (1e-14, 3e-7), color=GREY)
+    axis.annotate("rounding: 1e-16 / h", (3e-15, 3e-8), color=GREY)
     axis.set(xlabel="step h", ylabel="error of the slope", title="Too far sees the bend, too near sees only rounding",
              xlim=(1e-15, 12), ylim=(1e-13, 10))
     save_figure(figure, cfg.out / "steps")

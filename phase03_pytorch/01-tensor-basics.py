@@ -223,7 +223,7 @@ def draw_promotion(cfg: Config, dtypes: list[torch.dtype], framed: list[tuple]) 
     right.pcolormesh([[kind(promote(a, b)) for b in dtypes] for a in dtypes], cmap=ListedColormap(KIND_COLOURS),
                      edgecolors="white", linewidth=5)
     for (row, a), (column, b) in itertools.product(enumerate(dtypes), enumerate(dtypes)):
-        right.text(column + 0.5, row + 0.52, short[promote(a, b)], ha="center", va="center", color="white", weight="bold")
+        right.text(column + 0.5, row + 0.52, short[promote(a, b)], ha="center", va="center", color="w", weight="bold")
         if (a, b) in framed:
             right.add_patch(Rectangle((column + 0.05, row + 0.06), 0.9, 0.88, fill=False, linewidth=2.5))
     right.set_title("What comes out; framed: NumPy would choose a larger type")

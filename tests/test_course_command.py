@@ -431,7 +431,7 @@ def test_no_figure_is_taken_from_a_failed_run(root, capfd):
     path = root / "phase01_demo" / "02-second.py"
     text = path.read_text(encoding="utf-8").replace("    show_it(cfg)\n", "")
     text = text.replace("    return {", "    show_it(cfg)\n    return {")
-    path.write_text(text.replace("param(1, ", "param(0, "), encoding="utf-8")       # draws first, then fails with seed 0
+    path.write_text(text.replace("param(1, ", "param(0, "), encoding="utf-8")    # draws first, then fails with seed 0
     assert said(capfd, "verify", "01/02", "--seeds", "1")[0] == 1
     assert (root / "outputs/verify/phase01_demo/02-second/seed0/noise.png").exists()
     assert not (note.parent / "figures").exists()

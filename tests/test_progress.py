@@ -497,7 +497,7 @@ def test_sync_fills_quoted_results(root: Path, capsys: Capture) -> None:
 # ----------------------------------------------------------------------------------------------- 1,000 random edits
 
 PIECES = ["\n", "\r", "\r\n", "\t", " ", "x", "X", "[ ]", "[x]", "[", "]", "|", " · ", "- [ ] ", "-", "0/7", "7/7 (+1)",
-          "60 min", "- [x] 01-numpy-basics.py\n", "* [X] [02-bptt.py](phase06_rnn/02-bptt.py) again", "project-mnist.py",
+          "60 min", "- [x] 01-numpy-basics.py\n", "* [X] [02-bptt.py](phase06_rnn/02-bptt.py) more", "project-mnist.py",
           "<!-- course:progress -->", "<!-- /course:progress -->\n", "<!-- course:phase05 -->\n", "<!--", "-->",
           "<!-- /course:phase01 -->", "| 1 | 1 · mine | 0/7 | – | ⏳ |\n", "⏳", "✅", "我的笔记", "😀", "\ufeff", "\x0c",
           "\x00", "\u2028", "```\n"]
