@@ -9,7 +9,7 @@ You will be able to answer
     5. How do you average what is real and leave the padding out?   show_masks      masked-mean, nan
     6. Where does x[i] += 1 lose counts, and who sees a write?      show_in_place   shared-write, lost-counts, refused
 Run       python phase03_pytorch/02-tensor-operations.py                about 4 s
-Needs     phase03_pytorch/01-tensor-basics
+Needs     -
 Notation  B batch  T time steps  D feature width  C classes
 """
 import itertools
@@ -131,8 +131,7 @@ def show_view(cfg: Config) -> None:
     x = torch.arange(24).view(2, 3, 4)
     turned = x.permute(1, 0, 2)
     for t, shape in ((x, (2, 2, 6)), (turned, (6, 4)), (turned, (3, 2, 2, 2))):
-        new = view_strides(t.shape, t.stride(), shape)
-        print(f"  {tuple(t.shape)} strides {t.stride()!s:<11}  .view{shape!s:<13} {new or 'impossible'}")
+        print(f"  {tuple(t.shape)} strides {t.stride()!s:<11}  .view{shape!s:<13}", view_strides(t.shape, t.stride(), shape))
     shapes = [(24,), (4, 6), (2, 3, 4), (4, 3, 2), (1, 24), (2, 1, 12), (2, 2, 2, 3), (3, 8, 1)]
     views = [t.permute(order) for shape in shapes for order in itertools.permutations(range(len(shape)))
              for t in (torch.zeros(shape), torch.zeros(*shape, 2)[..., 0])]             # the second has gaps
@@ -203,9 +202,8 @@ def show_einsum(cfg: Config) -> float:
     check_close("batched-matmul", "bik,bkj->bij is torch.bmm, and the @ of lesson 1.2",
                 torch.stack([einsum("bik,bkj->bij", a, b), a @ b]), torch.bmm(a, b).expand(2, -1, -1, -1))
     x = torch.randn(4, cfg.width, cfg.width)
-    print(f"  ours stores {4 * cfg.width ** 3:,} products before it adds them up, torch.bmm {x.numel():,} results")
-    return timed("cost", "the product that is never stored is faster", lambda: einsum("bik,bkj->bij", x, x),
-                 lambda: torch.bmm(x, x), at_least=3)
+    return timed("cost", f"torch.bmm, which never stores the {4 * cfg.width ** 3:,} products, is faster",
+                 lambda: einsum("bik,bkj->bij", x, x), lambda: torch.bmm(x, x), at_least=3)
 
 
 def show_masks(cfg: Config) -> None:
