@@ -205,6 +205,9 @@ def _explain(error: BaseException, cfg: LessonConfig) -> int | None:
     if isinstance(error, OSError):
         error = readable(error, getattr(error, "filename", None) or cfg.out)
     code = 1
+    if isinstance(error, BrokenPipeError):                  # python lesson.py | head: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     if isinstance(error, LessonError):
         sentence = str(error)
     elif isinstance(error, KeyboardInterrupt):

@@ -131,7 +131,7 @@ def show_view(cfg: Config) -> None:
     x = torch.arange(24).view(2, 3, 4)
     turned = x.permute(1, 0, 2)
     for t, shape in ((x, (2, 2, 6)), (turned, (6, 4)), (turned, (3, 2, 2, 2))):
-        print(f"  {tuple(t.shape)} strides {t.stride()!s:<11}  .view{shape!s:<13}", view_strides(t.shape, t.stride(), shape))
+        print(" ", tuple(t.shape), "strides", t.stride(), "view", shape, "->", view_strides(t.shape, t.stride(), shape))
     shapes = [(24,), (4, 6), (2, 3, 4), (4, 3, 2), (1, 24), (2, 1, 12), (2, 2, 2, 3), (3, 8, 1)]
     views = [t.permute(order) for shape in shapes for order in itertools.permutations(range(len(shape)))
              for t in (torch.zeros(shape), torch.zeros(*shape, 2)[..., 0])]             # the second has gaps

@@ -2,13 +2,13 @@
 训练循环：这门课里每个模型都靠这五行学会
 
 You will be able to answer
-    1. What do the five lines do, and what breaks without each?      show_steps          five-lines, no-zero-grad
-    2. Why is the mean of the batch losses not the epoch's loss?     show_ragged_batch   weighted
-    3. Is the shared `fit` really nothing but this loop?             show_fit_is_loop    same-losses, same-weights
-    4. How do you see in seconds that a model can learn at all?      show_one_batch      first-loss, overfits
-    5. What changes between train() and eval(), and what does not?   show_modes          eval-dropout, eval-norm, eval-others
-    6. What does a whole run look like, beside a baseline?           show_run            input-matters, accuracy
-Run       python phase03_pytorch/09-training-loop.py                       about 5 s
+    1. What do the five lines do, one by one?                show_steps          five-lines, no-zero-grad
+    2. Is the mean of batch losses the epoch's loss?         show_ragged_batch   weighted
+    3. Is the shared `fit` really nothing but this loop?     show_fit_is_loop    same-losses, same-weights
+    4. How do you see in seconds that it can learn?          show_one_batch      first-loss, overfits
+    5. What differs between train() and eval()?              show_modes          eval-dropout, eval-norm, eval-others
+    6. What does a whole run look like, beside a baseline?   show_run            input-matters, accuracy
+Run       python phase03_pytorch/09-training-loop.py                       about 10 s
 Needs     -
 Notation  B batch size  D input width (8x8 pixels = 64)  C classes (10)
 """

@@ -2,12 +2,12 @@
 手写数字识别：从数据一直做到一个可以动笔的网页
 
 You will be able to answer
-    1. Are the three parts of the data really apart?                    show_data       apart
-    2. Can this network learn at all?                                   show_learns     first-loss, overfits
-    3. How good is it on digits it never saw, beside simple methods?    show_results    accuracy, beats-linear, input-matters
-    4. Does the saved file hold the same model?                         show_saved      saved
-    5. Does it read a PNG of any size, place and polarity?              show_png        placement, from-png
-    6. What does it say to something that is not a digit?               show_refusals   blank, noise, photo
+    1. Are the three parts of the data really apart?          show_data       apart
+    2. Can this network learn at all?                         show_learns     first-loss, overfits
+    3. How good is it on new digits, beside simple methods?   show_results    accuracy, beats-linear, input-matters
+    4. Does the saved file hold the same model?               show_saved      saved
+    5. Does it read a PNG of any size, place and polarity?    show_png        placement, from-png
+    6. What does it say to something that is not a digit?     show_refusals   blank, noise, photo
 Run       python phase03_pytorch/project-mnist.py                          about a minute; --help shows the rest
           … --predict FILE.png     read one picture with the trained model; --serve: draw digits in the browser
           … --data mnist           all 70,000 digits; with --preset quick 0.99 in a few seconds
@@ -38,7 +38,7 @@ from common.lessons import ROOT, load_lesson
 from common.training import evaluate, fit
 
 accuracy = load_lesson("phase03_pytorch/09-training-loop").accuracy
-WANTED = {"mnist-5k": 0.98, "mnist": 0.995, "fashion-mnist": 0.88}      # held-out accuracy; the last from the literature
+WANTED = {"mnist-5k": 0.98, "mnist": 0.995, "fashion-mnist": 0.88}      # held-out accuracy; the last is from reports
 MAX_SIDE, MAX_UPLOAD = 4096, 1_000_000                                  # pixels of a picture, bytes of a request
 
 
@@ -144,7 +144,7 @@ def read_picture(source: Path | io.BytesIO, name: str) -> np.ndarray:
             white = Image.new("RGBA", picture.size, "white")    # transparent means paper
             return np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("L"))
     except FileNotFoundError:
-        raise LessonError(f"{name} is not there. Give the path of a PNG, such as a training run's sample.png.") from None
+        raise LessonError(f"{name} is not there. Give the path of a PNG, such as a run's sample.png.") from None
     except Image.DecompressionBombError:
         raise too_large from None
     except (OSError, SyntaxError, ValueError) as error:
