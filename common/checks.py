@@ -47,7 +47,7 @@ def timed(id: str, text: str, slow: Callable[[], Any], fast: Callable[[], Any], 
     called until 5 ms have passed, for one call of it would measure the clock and the scheduler.
     """
     slow(), fast()
-    calls = {function: max(1, round(0.005 / _seconds(function, 1))) for function in (slow, fast)}
+    calls = {function: min(max(1, round(0.005 / _seconds(function, 1))), 10_000) for function in (slow, fast)}
     times: dict[Callable, list[float]] = {slow: [], fast: []}
     for _ in range(repeats):
         for function in (slow, fast):

@@ -11,7 +11,6 @@ Needs     phase02_math/03-derivatives-gradients
 Reference torch.autograd, torch.nn
 """
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +26,8 @@ gradient = load_lesson("phase02_math/03-derivatives-gradients").gradient
 
 @dataclass
 class Config(LessonConfig):
-    expressions: int = param(100, "random expressions compared with torch", tiny=20)
     samples: int = param(80, "points of the two moons to train on", tiny=20, low=20)
-    hidden_dim: int = param(8, "units in the hidden layer")
-    steps: int = param(60, "steps of gradient descent over all samples", tiny=25)
+    steps: int = param(120, "steps of gradient descent over all samples", tiny=25)
     lr: float = param(0.5, "learning rate")
 
 
@@ -41,11 +38,11 @@ class Value:
         self.data, self.parents, self.name, self.grad = float(data), parents, name, 0.0
 
     def __add__(self, other: "Value | float") -> "Value":
-        other = value_of(other)
+        other = other if isinstance(other, Value) else Value(other)
         return Value(self.data + other.data, ((self, 1.0), (other, 1.0)), "+")
 
     def __mul__(self, other: "Value | float") -> "Value":
-        other = value_of(other)
+        other = other if isinstance(other, Value) else Value(other)
         # practice: the product rule
         # hint: with b held still, a·b changes b times as fast as a, and the other way round
         # hint: product = self.data * other.data
@@ -55,24 +52,13 @@ class Value:
         # end practice
         return result
 
-    def __pow__(self, n: float) -> "Value":
-        return Value(self.data ** n, ((self, n * self.data ** (n - 1)),), f"^{n}")
-
-    def tanh(self) -> "Value":
-        # practice: a derivative that needs only the result
-        # hint: the derivative of tanh is 1 - tanh², and the value is known by then
-        # hint: t = math.tanh(self.data)
-        t = math.tanh(self.data)
-        slope = 1 - t * t
-        result = Value(t, ((self, slope),), "tanh")
-        # end practice
-        return result
-
     __radd__, __rmul__ = __add__, __mul__                   # 2 + value, 2 * value; sum() adds like this
-    __neg__ = lambda self: self * -1.0
-    __sub__ = lambda self, other: self + -value_of(other)
-    __truediv__ = lambda self, other: self * value_of(other) ** -1
-    exp = lambda self: Value(math.exp(self.data), ((self, math.exp(self.data)),), "exp")
+    __rsub__ = lambda self, other: self * -1.0 + other
+    __sub__ = lambda self, other: self + other * -1.0
+    __truediv__ = lambda self, other: self * other ** -1
+    __pow__ = lambda self, n: Value(self.data ** n, ((self, n * self.data ** (n - 1)),), f"^{n}")
+    exp = lambda self: Value(e := math.exp(self.data), ((self, e),), "exp")
+    tanh = lambda self: Value(t := math.tanh(self.data), ((self, 1 - t * t),), "tanh")
     log = lambda self: Value(math.log(self.data), ((self, 1 / self.data),), "log")
     relu = lambda self: Value(max(self.data, 0.0), ((self, float(self.data > 0)),), "relu")
 
@@ -104,12 +90,7 @@ class Value:
                 parent.grad += local * value.grad
         # end practice
 
-    detach = lambda self: self                              # the names that checks.overfits knows from torch
-    item = lambda self: self.data
-
-
-def value_of(x: Value | float) -> Value:
-    return x if isinstance(x, Value) else Value(x)
+    detach, item = lambda self: self, lambda self: self.data        # names that checks.overfits knows from torch
 
 
 class Network:
@@ -122,26 +103,24 @@ class Network:
         self.train = lambda: None                           # overfits calls it; nothing here has a mode
 
     def __call__(self, x: np.ndarray) -> Value:
-        values = x
         for depth, layer in enumerate(self.layers):
-            if depth > 0:
-                values = [value.tanh() for value in values]
-            values = [sum((w * v for w, v in zip(unit, values)), unit[-1]) for unit in layer]     # the last is the bias
+            inputs = [value.tanh() for value in values] if depth else x
+            values = [sum((w * v for w, v in zip(unit, inputs)), unit[-1]) for unit in layer]     # the last is the bias
         return values[0]
 
 
 class GradientDescent:
     def __init__(self, parameters: list[Value], lr: float):
-        self.parameters, self.lr, self.speed = parameters, lr, np.zeros(len(parameters))
+        self.parameters, self.lr, self.speed = parameters, lr, [0.0] * len(parameters)
 
     def zero_grad(self) -> None:
         for p in self.parameters:
             p.grad = 0.0
 
     def step(self) -> None:
-        self.speed = 0.9 * self.speed - self.lr * np.array([p.grad for p in self.parameters])    # momentum: see 2.5
-        for p, change in zip(self.parameters, self.speed):
-            p.data += change
+        for i, p in enumerate(self.parameters):
+            self.speed[i] = 0.9 * self.speed[i] - self.lr * p.grad          # momentum: lesson 2.5 shows what it is for
+            p.data += self.speed[i]
 
 
 def logistic_loss(model: Network, batch: tuple[np.ndarray, np.ndarray]) -> Value:
@@ -156,11 +135,11 @@ def moons(n: int, rng: np.random.Generator, noise: float = 0.1) -> tuple[np.ndar
     return points + rng.normal(scale=noise, size=(n, 2)), labels
 
 
-def random_program(rng: np.random.Generator) -> Callable:
+def random_program(rng: np.random.Generator) :
     """A formula of 12 random operations on 4 numbers, for our values and torch's tensors alike."""
-    operations = (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b.tanh(), lambda a, b: a / (b * b + 1),
-                  lambda a, b: (a * a + 1).log(), lambda a, b: a.tanh().exp(), lambda a, b: (a.tanh() + 2) ** 3,
-                  lambda a, b: a.relu() - 2 * b.relu(), lambda a, b: (-a).tanh() + 1)
+    operations = (lambda a, b: a + b, lambda a, b: 1 - a * b.tanh(), lambda a, b: a / (b * b + 1), lambda a, b: b - a,
+                  lambda a, b: (a * a + 1).log(), lambda a, b: a.tanh().exp(), lambda a, b: (a + b).relu() - 2 * b,
+                  lambda a, b: (a.tanh() + 2) ** 3)
     steps = [(operations[rng.integers(len(operations))], *rng.integers(-4, 0, 2)) for _ in range(12)]
 
     def program(*pool):
@@ -173,9 +152,8 @@ def random_program(rng: np.random.Generator) -> Callable:
 def show_chain(cfg: Config) -> None:
     print("\n[1] f = (a·b + c)²: each step has a simple slope, and the chain rule multiplies them")
     a, b, c = Value(2), Value(-3), Value(10)
-    result = (a * b + c) ** 2
-    result.backward()
-    print(f"  a = 2, b = -3, c = 10: f = {result.data:g}; the square's slope is 8, the product hands on 8·b and 8·a")
+    ((a * b + c) ** 2).backward()
+    print("  a = 2, b = -3, c = 10: the square's slope is 2·4 = 8, and the product hands on 8·b and 8·a")
     check_close("by-hand", "what we found on paper: -24, 16, 8", [a.grad, b.grad, c.grad], [-24.0, 16.0, 8.0])
     measured = gradient(lambda x: (x[0] * x[1] + x[2]) ** 2, np.array([2.0, -3.0, 10.0]))
     check_close("measured", "and what measuring finds (2.3)", [a.grad, b.grad, c.grad], measured, atol=1e-7)
@@ -190,20 +168,19 @@ def show_graph(cfg: Config) -> None:
     for _ in range(60):
         end = end + end
     end.backward()
-    print(f"  60 doublings: {2 ** 60:,} paths from the end to the start, but only {len(end.ancestors())} values")
-    check("once", "each is visited once, and the slope is 2^60", start.grad == 2 ** 60 and len(end.ancestors()) == 61)
+    check("once", f"60 doublings: {2 ** 60:,} paths back, but 61 values, and each is visited once",
+          start.grad == 2 ** 60 and len(end.ancestors()) == 61)
     draw_graph(cfg)
 
 
 def show_parity(cfg: Config) -> None:
-    print(f"\n[3] {cfg.expressions} random formulas of a dozen operations: the engine beside torch.autograd")
+    print("\n[3] 100 random formulas of a dozen operations: the engine beside torch.autograd")
     rng, found = cfg.rng(), []
-    for _ in range(cfg.expressions):
+    for _ in range(100):
         program, numbers = random_program(rng), rng.normal(size=4)
         values, tensors = [Value(x) for x in numbers], torch.tensor(numbers, requires_grad=True)
         ours, reference = program(*values), program(*tensors)
-        ours.backward()
-        reference.backward()
+        ours.backward(), reference.backward()
         found.append([[ours.data, *(v.grad for v in values)], [reference.item(), *tensors.grad.tolist()]])
     ours, theirs = np.array(found).transpose(1, 0, 2)       # (expressions, value and 4 gradients) each
     check_close("values", "the same values", ours[:, 0], theirs[:, 0])
@@ -213,10 +190,10 @@ def show_parity(cfg: Config) -> None:
 def show_moons(cfg: Config) -> dict:
     print("\n[4] Two moons, learned by nothing but the lines above")
     rng = cfg.rng()
-    train, (x_test, y_test), model = moons(cfg.samples, rng), moons(400, rng), Network((2, cfg.hidden_dim, 1), rng)
+    train, (x_test, y_test), model = moons(cfg.samples, rng), moons(400, rng), Network((2, 8, 1), rng)
     overfits("overfits", "it can learn 10 points by heart", model, (train[0][:10], train[1][:10]), logistic_loss,
              GradientDescent(model.parameters, cfg.lr), steps=100, below=0.1)
-    models, scores = {"line": Network((2, 1), rng), "network": Network((2, cfg.hidden_dim, 1), rng)}, {}
+    models, scores = {"line": Network((2, 1), rng), "network": Network((2, 8, 1), rng)}, {}
     for name, model in models.items():
         optimizer = GradientDescent(model.parameters, cfg.lr)
         for _ in range(cfg.steps):
@@ -235,18 +212,14 @@ def show_moons(cfg: Config) -> dict:
 
 
 def draw_graph(cfg: Config) -> None:
-    """tanh(a·b + a): every value with its gradient, every edge with its local derivative."""
     a, b = Value(0.8, name="a"), Value(-1.5, name="b")
-    product = a * b
-    total = product + a
-    result = total.tanh()
+    result = (a * b + a).tanh()
     result.backward()
-    places = {a: (0, 1.3), b: (0, -1.3), product: (2.4, -0.9), total: (4.8, 0.3), result: (7.2, 0.3)}
+    places = dict(zip(result.ancestors(), ((0, 1.3), (0, -1.3), (2.4, -0.9), (4.8, 0.3), (7.2, 0.3))))
     figure, axis = new_figure(size=(10.4, 4.6))
-    arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 36, "shrinkB": 36, "linewidth": 1.8}
     for value, (x, y) in places.items():
         for parent, local in value.parents:
-            axis.annotate("", (x, y), places[parent], arrowprops=arrow)
+            axis.annotate("", (x, y), places[parent], arrowprops={"arrowstyle": "-|>", "shrinkA": 42, "shrinkB": 42})
             axis.text((x + places[parent][0]) / 2, (y + places[parent][1]) / 2 + 0.18, f"{local:.2f}", color=RED)
         axis.text(x, y, f"{value.name}\n{value.data:.2f}\ngrad {value.grad:.2f}", ha="center", va="center",
                   bbox={"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": BLUE})
@@ -257,12 +230,10 @@ def draw_graph(cfg: Config) -> None:
 
 def draw_moons(cfg: Config, models: dict[str, Network], train: tuple[np.ndarray, np.ndarray]) -> None:
     figure, axis = new_figure(size=(7.6, 4.8))
-    side = 10 if cfg.tiny else 40
-    across, up = np.linspace(-1.4, 2.4, side), np.linspace(-0.9, 1.4, side)
+    across, up = np.linspace(-1.4, 2.4, 8 if cfg.tiny else 40), np.linspace(-0.9, 1.4, 8 if cfg.tiny else 40)
     for model, style in zip(models.values(), ("--", "-")):
         scores = np.array([[model((x, y)).data for x in across] for y in up])
         axis.contour(across, up, scores, levels=[0], colors=GREY, linestyles=style, linewidths=2)
-    axis.contourf(across, up, scores > 0, levels=[-1, 0.5, 2], colors=(BLUE, ORANGE), alpha=0.15)
     axis.scatter(*train[0].T, c=np.array([BLUE, ORANGE])[train[1]], s=28)
     axis.set(title="Where they change their mind: line dashed, network full", xticks=(), yticks=())
     save_figure(figure, cfg.out / "moons")

@@ -1,4 +1,4 @@
-""".ci/run runs what README.md says, in a fresh environment: neither the README nor the environment is taken for granted."""
+""".ci/run runs the command that README.md gives, in a fresh environment; tried on small repositories made here."""
 import os
 import shutil
 import subprocess
@@ -9,14 +9,15 @@ import pytest
 from common.lessons import ROOT
 
 pytestmark = pytest.mark.skipif(not (shutil.which("bash") and shutil.which("git")), reason="needs bash and git")
-README = "# Course\n<!-- command:try -->\n```bash\nfalse\n```\n<!-- command:test -->\n```bash\n{}\n```\n```bash\nfalse\n```\n"
+OTHER = "```bash\nfalse\n```\n"
+README = f"# Course\n<!-- command:try -->\n{OTHER}<!-- command:test -->\n```bash\n%s\n```\n{OTHER}"
 
 
 def ci(folder: Path, command: str | None) -> subprocess.CompletedProcess:
     """Run .ci/run in a small repository whose README gives this command."""
     (folder / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
-    (folder / "README.md").write_text("# Course\n" if command is None else README.format(command))
+    (folder / "README.md").write_text("# Course\n" if command is None else README % command)
     (folder / ".gitignore").write_text(".venv/\n")
     (folder / "new file.txt").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -39,8 +40,10 @@ def test_an_environment_that_is_there_is_not_used(tmp_path: Path) -> None:
     assert list(tmp_path.glob(".venv/*")) == []
 
 
-@pytest.mark.parametrize("command, code, message", [(None, 2, "command:test"), ("exit 7 #", 7, ""), ("false; echo", 1, "")],
-                         ids=["no command", "a command that fails", "a command that fails early"])
+@pytest.mark.parametrize("command, code, message", [
+    pytest.param(None, 2, "command:test", id="no command"),
+    pytest.param("exit 7 #", 7, "", id="a command that fails"),
+    pytest.param("false; echo", 1, "", id="a command that fails early")])
 def test_failures_are_passed_on(tmp_path: Path, command: str | None, code: int, message: str) -> None:
     run = ci(tmp_path, command)
     assert run.returncode == code and message in run.stderr

@@ -104,7 +104,8 @@ def header_faults(lesson: Lesson) -> list[str]:
     if not re.search(rf"^Run +python {re.escape(lesson.key)}\.py( |$)", doc, re.MULTILINE):
         found.append(f"no line “Run       python {lesson.key}.py”")
     if "run" in functions:
-        called = [call.func.id for call in walk(functions["run"], ast.Call) if isinstance(call.func, ast.Name)]
+        calls = [call.func for call in walk(functions["run"], ast.Call) if isinstance(call.func, ast.Name)]
+        called = [name.id for name in sorted(calls, key=lambda name: (name.lineno, name.col_offset))]
         order = [called.index(q.function) for q in lesson.questions if q.function in called]
         if order != sorted(order):
             found.append("run() does not answer the questions in their order")
@@ -263,7 +264,7 @@ def show_more(cfg):
 
 def run(cfg):
     show_it(cfg)
-    show_more(cfg)
+    return {"more": show_more(cfg)}
 
 
 if __name__ == "__main__":
@@ -280,7 +281,8 @@ BROKEN = {  # what stands there instead, and the word that the fault must hold
     "a claim twice": ("three", "one", "declared twice"),
     "a function that is not there": ("show_more     three", "show_less     three", "show_less"),
     "another path to run": ("02-good.py ", "03-good.py ", "Run"),
-    "questions in another order": ("show_it(cfg)\n    show_more(cfg)", "show_more(cfg)\n    show_it(cfg)", "order"),
+    "questions in another order": ('show_it(cfg)\n    return {"more": show_more(cfg)}',
+                                   "show_more(cfg)\n    show_it(cfg)", "order"),
     "no Needs": ("Needs     phase01_data_science/01-numpy-basics\n", "", "Needs"),
     "a lesson loaded in secret": ("Needs     phase01_data_science/01-numpy-basics", "Needs     -", "it loads"),
     "a lesson loaded late": ("x.clip(0)", "load_lesson('phase01_data_science/01-numpy-basics')", "below"),

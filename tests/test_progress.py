@@ -471,6 +471,16 @@ def test_sync_keeps_remarks_lines_and_the_last_state(root: Path) -> None:
     assert read(root)[0] == edited
 
 
+def test_a_marker_that_wandered_off_swallows_nothing(root: Path) -> None:
+    """Were a region to reach over other markers, the tables between would pass for the progress table."""
+    whole = read(root)[0]
+    wandered = whole.replace("<!-- /course:progress -->\n", "") + "<!-- /course:progress -->\n"
+    write_text(root / "README.md", wandered)
+    assert course("done", "05/01") == 1
+    course("sync")
+    assert read(root)[0] == whole
+
+
 def test_sync_fills_quoted_results(root: Path, capsys: Capture) -> None:
     note = root / "docs" / "phase03_pytorch" / "project-mnist.md"
     quote = "<!-- result:phase03_pytorch/project-mnist:{} -->{}<!-- /result -->"
