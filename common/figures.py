@@ -39,12 +39,17 @@ def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] | None
 
 
 def save_figure(figure: "Figure", path: Path | str) -> Path:
-    """Write it as a PNG, close it and say where it is. In a tiny run it is drawn at a quarter of the resolution."""
+    """Write it as a PNG, close it and say where it is. A tiny run draws it small and without fitting the layout."""
     import matplotlib.pyplot as plt
 
     path = Path(path) if str(path).endswith(".png") else Path(f"{path}.png")    # "lr-0.1" is no name with an ending
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=40 if current().tiny else None)
+        if current().tiny:
+            figure.set_layout_engine("none")                # it draws everything once more, to measure
+            figure.set_dpi(40)
+            figure.canvas.print_png(temporary)
+        else:
+            figure.savefig(temporary)
     plt.close(figure)
     current().figures.append(path.name)
     print(f"  figure: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
@@ -58,6 +63,7 @@ def plot_curves(axis, curves: Mapping[str, Sequence[float]], xlabel: str = "epoc
         steps = np.arange(start, start + len(values))
         axis.plot(steps, values, color=colour, marker="o" if len(values) < 20 else None, markersize=4)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    axis.yaxis.set_minor_formatter("")                      # a log axis labels its powers of ten, which is enough
     axis.set_xlim(right=start + max((max(map(len, curves.values())) - 1) * 1.3, 1))     # room for the labels
     axis.xaxis.get_major_locator().set_params(integer=True)
     floor = -np.inf

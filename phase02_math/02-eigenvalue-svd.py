@@ -8,7 +8,7 @@ You will be able to answer
     4. When does the short way through AᵀA lose everything?         show_lost          lost, kept
     5. How well can few numbers replace a picture, at best?         show_compression   frobenius, spectral, best
     6. What does PCA have to do with it, and why must it centre?    show_pca           pca-values, pca-axes, centre
-Run       python phase02_math/02-eigenvalue-svd.py                         about 5 s
+Run       python phase02_math/02-eigenvalue-svd.py                         about 8 s
 Needs     -
 Reference np.linalg.eigh, np.linalg.svd
 Notation  A matrix (m, n)  λ eigenvalue  σ singular value, largest first  k rank that is kept

@@ -135,15 +135,15 @@ def moons(n: int, rng: np.random.Generator, noise: float = 0.1) -> tuple[np.ndar
     return points + rng.normal(scale=noise, size=(n, 2)), labels
 
 
-def random_program(rng: np.random.Generator) :
+def random_program(rng: np.random.Generator):
     """A formula of 12 random operations on 4 numbers, for our values and torch's tensors alike."""
     operations = (lambda a, b: a + b, lambda a, b: 1 - a * b.tanh(), lambda a, b: a / (b * b + 1), lambda a, b: b - a,
                   lambda a, b: (a * a + 1).log(), lambda a, b: a.tanh().exp(), lambda a, b: (a + b).relu() - 2 * b,
                   lambda a, b: (a.tanh() + 2) ** 3)
-    steps = [(operations[rng.integers(len(operations))], *rng.integers(-4, 0, 2)) for _ in range(12)]
+    steps = [(operations[rng.integers(len(operations))], rng.integers(-4, 0), rng.integers(0, 4)) for _ in range(12)]
 
     def program(*pool):
-        for operation, i, j in steps:                       # i and j may meet: then one value is used twice
+        for operation, i, j in steps:                       # one of the last results, one of the 4 numbers
             pool = *pool, operation(pool[i], pool[j])
         return pool[-1] * pool[-2] + pool[-3]
     return program

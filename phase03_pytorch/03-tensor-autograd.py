@@ -10,7 +10,6 @@ You will be able to answer
     6. How do you get one gradient per sample?                      show_samples    per-sample
 Run       python phase03_pytorch/03-tensor-autograd.py                     about 5 s
 Needs     -
-Notation  N samples  D parameters, or the length of a vector
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,23 +46,19 @@ def in_order(root: Node) -> list[Node]:
             visit(behind)
         order.append(node)
         # end practice
-
     visit(root)
     return order[::-1]
 
 
 @torch.no_grad()                                            # else the gradients would get a graph too: step 5
 def backward(loss: Tensor) -> dict[Node, Tensor]:
-    """What loss.backward() does, for nodes with one output; returns the gradient of `loss` at every node as well.
-
-    A leaf's node, AccumulateGrad, leads nowhere: called with what arrived, it adds it to the leaf's .grad.
-    """
+    """What loss.backward() does, for nodes with one output: a leaf's node adds what arrives to the leaf's .grad.
+    Returns the gradient of `loss` that arrived at each node."""
     arrived: dict[Node, Tensor] = {loss.grad_fn: torch.ones_like(loss)}
     for node in in_order(loss.grad_fn):
         # practice: the chain rule, one node at a time
         # hint: a node is a function: node(gradient of its output) gives the gradient of its input, or a tuple of them
-        # hint: they belong to the nodes in node.next_functions; where paths meet, gradients add up
-        # hint: arrived[behind] = arrived.get(behind, 0) + …, for every `behind` that is not None
+        # hint: where paths meet, gradients add up: arrived[behind] = arrived.get(behind, 0) + …
         passed = node(arrived[node])
         passed = passed if isinstance(passed, tuple) else (passed,)
         for (behind, _), gradient in zip(node.next_functions, passed):
@@ -122,13 +117,12 @@ def hessian_vector(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tenso
 def show_graph(cfg: Config) -> None:
     print("\n[1] Every result remembers the derivative that made it: .grad_fn is a graph")
     w, x, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.0, 0.5, -0.5))
-    h = w * x
-    loss = torch.tanh(h + b) * h                            # h is used twice, so two paths lead back to it
+    h = w * x                                               # used twice, so two paths lead back to it
+    loss = torch.tanh(h + b) * h
     nodes = in_order(loss.grad_fn)
-    print("  " + " → ".join(node.name().removesuffix("Backward0").split("::")[-1] for node in nodes))
-    check("walk", f"{len(nodes)} nodes, three of them leaves; none stands before one that leads to it",
-          len(nodes) == 7 and sum(hasattr(node, "variable") for node in nodes) == 3
-          and all(nodes.index(n) < nodes.index(behind) for n in nodes for behind, _ in n.next_functions if behind))
+    print("  " + " → ".join(node.name().split("::")[-1].removesuffix("Backward0") for node in nodes))
+    check("walk", f"{len(nodes)} nodes, none before one that leads to it", len(nodes) == 7 and
+          all(nodes.index(n) < nodes.index(behind) for n in nodes for behind, _ in n.next_functions))
     wanted = torch.stack(torch.autograd.grad(loss, (w, x, b), retain_graph=True))
     arrived = backward(loss)
     check_close("no-magic", "calling the nodes in this order puts torch's gradients into .grad of w, x and b",
@@ -141,13 +135,12 @@ def show_leaves(cfg: Config) -> None:
     x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     middle = x * x
     middle.sum().backward()
-    once = x.grad.clone()
-    check("leaves", f"x.grad is {once.tolist()}; what was computed on the way is no leaf and keeps none",
-          x.is_leaf and not middle.is_leaf and torch.equal(once, 2 * x.detach()))
+    check("leaves", f"x.grad is {x.grad.tolist()}; what was computed on the way is no leaf and keeps none",
+          x.is_leaf and not middle.is_leaf and torch.equal(x.grad, 2 * x))
     (x * x).sum().backward()                                # no clearing in between
-    check_close("accumulates", "after a second backward() .grad is twice the gradient", x.grad, 2 * once)
+    check_close("accumulates", "after a second backward() .grad is twice the gradient", x.grad, 2 * (2 * x))
     one_path, = torch.autograd.grad((x * x.detach()).sum(), x)
-    check_close("detach", "detach() makes a constant of the same value: d(x · const) is half of 2x", one_path, once / 2)
+    check_close("detach", "detach() makes a constant of the same value: d(x · const) is half of 2x", one_path, x)
     with torch.no_grad():
         silent = x * x
     check("silent", "under no_grad() nothing is recorded: no grad_fn, and backward() is an error",
@@ -168,8 +161,8 @@ def show_function(cfg: Config) -> None:
     check("gradcheck", "first and second derivative agree with finite differences",
           torch.autograd.gradcheck(Softplus.apply, x) and torch.autograd.gradgradcheck(Softplus.apply, x))
     far = torch.tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
-    naive, ours, reference = (torch.autograd.grad(f(far).sum(), far)[0] for f in (
-        lambda x: torch.log(1 + torch.exp(x)), Softplus.apply, F.softplus))
+    written = (lambda x: torch.log(1 + torch.exp(x)), Softplus.apply, F.softplus)
+    naive, ours, reference = (torch.autograd.grad(f(far).sum(), far)[0] for f in written)
     check("stable", f"slope at 1000: written naively {naive[2]:.0f}, ours {ours[2]:.0f}, as F.softplus has it",
           naive[2].isnan().item() and torch.allclose(ours, reference))
     forgetful = type("F", (Softplus,), {"backward": staticmethod(lambda ctx, _: ctx.saved_tensors[0].sigmoid())})
@@ -185,10 +178,9 @@ def show_hooks(cfg: Config) -> None:
     y.register_hook(seen.append)                            # append returns None: the gradient passes unchanged
     y.register_hook(lambda gradient: gradient.clamp(-5, 5))
     (y * y).sum().backward()
-    check_close("hook-sees", f"the first saw d(y²)/dy = 2y = {seen[0].tolist()}, at a tensor without .grad", seen[0], 2 * y)
+    check_close("hook-sees", f"at y, which keeps no .grad, the first saw 2y = {seen[0].tolist()}", seen[0], 2 * y)
     check_close("hook-changes", f"the second clipped it, so x got {x.grad.tolist()}", x.grad, 3 * (2 * y).clamp(-5, 5))
-    z = x.exp()                                             # its derivative is z itself, which the graph keeps …
-    z += 1                                                  # … and which is overwritten here
+    z = x.exp().add_(1)                                     # the graph keeps e^x, its own derivative; overwritten
     check("overwritten", "a value that backward needs was changed in place: torch notices and refuses",
           "modified by an inplace operation" in error_of(lambda: z.sum().backward()))
 
@@ -199,13 +191,12 @@ def show_second(cfg: Config) -> float:
     ours = derivatives(lambda x: torch.exp(-x ** 2 / 8) * torch.sin(2 * x), points, 2)
     bell, s, c = torch.exp(-points ** 2 / 8), torch.sin(2 * points), torch.cos(2 * points)
     by_hand = [bell * s, bell * (2 * c - points / 4 * s), bell * (s * (points ** 2 / 16 - 4.25) - points * c)]
-    check_close("derivatives", "f, f' and f'' equal the formulas, at 241 points", torch.stack(ours), torch.stack(by_hand))
+    check_close("derivatives", "f, f' and f'' are the formulas", torch.stack(ours), torch.stack(by_hand))
     a = torch.randn(cfg.size, cfg.size, dtype=torch.float64) / cfg.size ** 0.5
     x, v = torch.randn(2, cfg.size, dtype=torch.float64)
 
     def f(x: Tensor) -> Tensor:
         return torch.logsumexp(a @ x, dim=0) + (x ** 4).sum() / 12
-
     check_close("hvp", f"H v equals the full {cfg.size}x{cfg.size} Hessian times v", hessian_vector(f, x, v),
                 torch.autograd.functional.hessian(f, x) @ v)
     return timed("hvp-cost", "and it is faster, for it costs about two gradients",
@@ -218,18 +209,15 @@ def show_samples(cfg: Config) -> float:
 
     def loss(w: Tensor, x: Tensor, y: Tensor) -> Tensor:    # of one sample: w and x are (D,), y is one number
         return (x @ w - y) ** 2
-
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)         # (N, D)
-    by_hand = 2 * (x @ w - y)[:, None] * x
     batch, = torch.autograd.grad(loss(w.requires_grad_(), x, y).mean(), w)
     largest = (each.norm(dim=1).max() / each.mean(dim=0).norm()).item()
-    check_close("per-sample", f"each is 2 (x·w - y) x; the largest is {largest:.0f} times as long as their mean, .grad",
-                torch.cat([each, each.mean(dim=0)[None]]), torch.cat([by_hand, batch[None]]))
+    check_close("per-sample", f"each is 2 (x·w - y) x; the longest is {largest:.0f} times as long as the batch's",
+                torch.cat([each, each.mean(dim=0)[None]]), torch.cat([2 * (x @ w - y)[:, None] * x, batch[None]]))
     return largest
 
 
 def draw_graph(cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], names: dict[int, str]) -> None:
-    """The graph as backward() walks it, from the loss at the left, with the gradient that arrives at each node."""
     column, place = {nodes[0]: 0}, {}
     for node in nodes:                                      # as far right as its longest way from the loss
         for behind, _ in node.next_functions:
@@ -242,9 +230,9 @@ def draw_graph(cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], name
         axis.text(x, y, f"{text}\n{arrived[node]:.3f}", ha="center", va="center", color="white", fontsize=15,
                   bbox={"boxstyle": "round,pad=0.5", "facecolor": GREEN if leaf else BLUE, "edgecolor": "none"})
         for behind, _ in node.next_functions:
-            axis.annotate("", place[behind], (x, y), arrowprops={
-                "arrowstyle": "-|>", "color": GREY, "linewidth": 2, "shrinkA": 38, "shrinkB": 38,
-                "connectionstyle": f"arc3,rad={0.35 * (column[behind] - x > 1)}"})
+            bend = f"arc3,rad={-0.35 * (column[behind] - x > 1)}"
+            axis.annotate("", place[behind], (x, y), arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 2,
+                          "shrinkA": 38, "shrinkB": 38, "connectionstyle": bend})
     axis.set(xlim=(-0.5, 4.5), ylim=(-1.5, 1.4), title="The way back from loss = tanh(w·x + b) · w·x, and what arrives")
     axis.axis("off")
     save_figure(figure, cfg.out / "graph")
