@@ -151,6 +151,8 @@ def execute(run: Callable[[Any], dict | None], config_class: type, doc: str, arg
     try:
         _make_folder(cfg.out)
         _seed(cfg.seed)
+        if cfg.tiny and "torch" in sys.modules:             # on little data two threads only wait for each other
+            sys.modules["torch"].set_num_threads(1)
         print(f"{doc.strip().splitlines()[0]}\n{_mode(cfg)} · seed {cfg.seed}" + _device_line(cfg))
         metrics = run(cfg)
     except BaseException as error:                          # also Ctrl-C

@@ -34,7 +34,8 @@ def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] | None
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})
+    fitted = not current().tiny                             # fitting the layout draws everything twice more
+    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS), "figure.constrained_layout.use": fitted})
     return plt.subplots(rows, columns, figsize=size or (6.4 * columns, 4.2 * rows), **options)
 
 
@@ -44,12 +45,7 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
 
     path = Path(path) if str(path).endswith(".png") else Path(f"{path}.png")    # "lr-0.1" is no name with an ending
     with atomic_path(path) as temporary:
-        if current().tiny:
-            figure.set_layout_engine("none")                # it draws everything once more, to measure
-            figure.set_dpi(40)
-            figure.canvas.print_png(temporary)
-        else:
-            figure.savefig(temporary)
+        figure.savefig(temporary, dpi=40 if current().tiny else None)
     plt.close(figure)
     current().figures.append(path.name)
     print(f"  figure: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")

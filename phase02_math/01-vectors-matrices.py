@@ -6,7 +6,7 @@ You will be able to answer
     2. Which points do some vectors reach, and which are superfluous?  show_span         span, basis
     3. Which point of a plane is nearest to mine?                      show_projection   orthogonal, nearest, fit
     4. What does a matrix lose, and how much is left?                  show_rank         rank, null-space, rank-nullity
-    5. What does the determinant measure?                              show_area         determinant
+    5. What does the determinant measure?                              show_area         determinant, area
     6. What stays the same when I describe the map in another basis?   show_basis        change, invariant, diagonal
 Run       python phase02_math/01-vectors-matrices.py                       about 3 s
 Needs     -

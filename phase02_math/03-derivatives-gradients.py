@@ -39,10 +39,10 @@ def forward_difference(f: Callable, x: float, h: float) -> float:
 def central_difference(f: Callable, x: float, h: float) -> float:
     """The slope between a step back and a step ahead: what bends the curve acts on both alike and cancels."""
     # practice: a slope from two values
-    # hint: take one value on each side of x
     # hint: rise over run, and the run is from x - h to x + h
-    # hint: ahead, back = f(x + h), f(x - h)
-    ahead, back = f(x + h), f(x - h)
+    # hint: ahead = f(x + h)
+    ahead = f(x + h)
+    back = f(x - h)
     slope = (ahead - back) / (2 * h)
     # end practice
     return slope

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from common import lessons
@@ -521,7 +521,7 @@ TICKING = {"edits": EDITS, "names": st.lists(st.sampled_from(LEARNED), min_size=
 
 
 def examples(count: int) -> settings:
-    return settings(max_examples=count, deadline=None, derandomize=True, database=None,
+    return settings(max_examples=count, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
