@@ -31,7 +31,6 @@ class Config(LessonConfig):
 
 class Parameter(Tensor):
     """A tensor that says of itself: train me."""
-
     def __new__(cls, values: Tensor) -> "Parameter":
         return Tensor._make_subclass(cls, values, True)             # True: requires_grad
 
@@ -149,25 +148,26 @@ class Sequential(Module):
 OURS = SimpleNamespace(Module=Module, Linear=Linear, ReLU=ReLU, Sequential=Sequential)
 
 
-def make_net(kit: Any, hidden: int) -> Any:
+def make_net(kit: Any, cfg: Config) -> Any:
     """The same lines build a model from our parts (kit=OURS) or torch's (kit=nn). (B, 2) -> (B, 3)"""
     class Net(kit.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = kit.Sequential(kit.Linear(2, hidden), kit.ReLU(), kit.Linear(hidden, hidden), kit.ReLU())
-            self.head = kit.Linear(hidden, 3)
+            self.body = kit.Sequential(kit.Linear(2, cfg.hidden), kit.ReLU(),
+                                       kit.Linear(cfg.hidden, cfg.hidden), kit.ReLU())
+            self.head = kit.Linear(cfg.hidden, 3)
             self.register_buffer("centre", torch.tensor([0.5, -0.5]))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.body(x - self.centre))
 
-    torch.manual_seed(7)
+    torch.manual_seed(cfg.seed)                             # the same seed, the same weights
     return Net().double()
 
 
 def show_registry(cfg: Config) -> int:
     print("\n[1] Assigning is registering: the module sees every self.x = …")
-    ours, theirs = make_net(OURS, cfg.hidden), make_net(nn, cfg.hidden)
+    ours, theirs = make_net(OURS, cfg), make_net(nn, cfg)
     for name, parameter in ours.named_parameters():
         print(f"  {name:<15}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
     wanted = [(name, parameter.shape) for name, parameter in theirs.named_parameters()]
@@ -183,7 +183,7 @@ def show_registry(cfg: Config) -> int:
 
 def show_layers(cfg: Config) -> None:
     print("\n[2] The same seed gives the same weights, and these the same numbers")
-    ours, theirs = make_net(OURS, cfg.hidden), make_net(nn, cfg.hidden)
+    ours, theirs = make_net(OURS, cfg), make_net(nn, cfg)
     check("same-start", "drawn as nn.Linear draws", all(map(torch.equal, ours.parameters(), theirs.parameters())))
     x, results, weights = torch.randn(20, 2, dtype=torch.float64), [], []
     for net in (ours, theirs):
@@ -198,7 +198,7 @@ def show_layers(cfg: Config) -> None:
 
 def show_state(cfg: Config) -> None:
     print("\n[3] A state_dict is the model without its code: names and numbers")
-    ours, theirs, x = make_net(OURS, cfg.hidden), make_net(nn, cfg.hidden), torch.randn(20, 2).double()
+    ours, theirs, x = make_net(OURS, cfg), make_net(nn, cfg), torch.randn(20, 2).double()
     check("state-names", f"{len(ours.state_dict())} entries as torch has them, the buffer “centre” among them",
           list(ours.state_dict()) == list(theirs.state_dict()) and len(ours.state_dict()) == len(ours.parameters()) + 1)
     trained = {name: values + torch.randn_like(values) for name, values in ours.state_dict().items()}
@@ -212,8 +212,8 @@ def show_state(cfg: Config) -> None:
             errors.append(error.args[0])
     check("refused", f"nothing is half loaded: {'; '.join(errors)}", len(errors) == 2 and torch.equal(ours(x), before))
     ours.loose = torch.zeros(2)                                         # neither parameter nor buffer
-    check("moved", ".double() moves parameters and buffers, and forgets a plain tensor",
-          ours.double().loose.dtype == torch.float32 and {v.dtype for v in ours.state_dict().values()} == {torch.float64})
+    check("moved", ".double() moves parameters and buffers, and forgets a plain tensor", ours.double().centre.dtype ==
+          ours.head.bias.dtype == torch.float64 and ours.loose.dtype == torch.float32)
 
 
 def show_hooks(cfg: Config) -> dict[str, float]:
@@ -224,7 +224,7 @@ def show_hooks(cfg: Config) -> dict[str, float]:
         stack, seen = Sequential(*layers), curves.setdefault(name, [])
         for parameter in stack.parameters():
             parameter.data *= factor
-        remove = [relu.register_forward_hook(lambda module, inputs, out: seen.append(out.std(dim=0).mean().item()))
+        remove = [relu.register_forward_hook(lambda m, inputs, out: seen.append(out.std(dim=0).mean().item()))
                   for relu in layers[1::2]]
         output = stack(x)
         print(f"  weights {name:<17}after layer 1: {seen[0]:<8.3g}after layer 10: {seen[-1]:.3g}")
@@ -236,7 +236,7 @@ def show_hooks(cfg: Config) -> dict[str, float]:
     plot_curves(axis, curves, xlabel="layer", ylabel="difference between samples (log scale)", log=True)
     axis.set_title("What the hooks saw: how much of the input is left after each layer")
     save_figure(figure, cfg.out / "hooks")
-    return {"faded": curves["as Linear starts"][-1], "kept": curves["times √6"][-1]}
+    return {"faded": curves["as Linear starts"][0] / curves["as Linear starts"][-1]}
 
 
 def run(cfg: Config) -> dict:

@@ -46,7 +46,7 @@ MAX_SIDE, MAX_UPLOAD = 4096, 1_000_000                                  # pixels
 class Config(LessonConfig):
     data: str = param("mnist-5k", "data set", choices=("mnist-5k", "mnist", "fashion-mnist"))
     splits: int = param(3, "how many random splits to train on; the mean counts", tiny=1, quick=1)
-    epochs: int = param(0, "passes over the data; 0: 30 for mnist-5k, 12 for larger sets", tiny=6, quick=1, low=0)
+    epochs: int = param(0, "passes over the data; 0: 30 for mnist-5k, 12 for larger sets", tiny=3, quick=1, low=0)
     width: int = param(24, "channels of the first convolution", tiny=8, quick=16)
     batch_size: int = param(128, "pictures in one step", tiny=32, quick=192)
     lr: float = param(0.01, "highest learning rate of the one-cycle schedule", quick=0.03)

@@ -167,14 +167,15 @@ def test_every_kind_of_hand_edit_survives(root: Path) -> None:
         five: "> 1. [ ] 05-pandas-preprocessing.py\x0c\u2028 odd spaces\n"}
     for line, new in edits.items():
         text = text.replace(line, new, 1)
-    text = "\ufeff" + (text + one.rstrip("\n")).replace("\n", "\r\n")
+    text = "\ufeff- [ ] 06-matplotlib-basics.py\n" + text.replace("- [ ] [06-mat", "- [ ] see [06-mat") + one.rstrip("\n")
+    text = text.replace("\n", "\r\n")
     (root / "README.md").write_bytes(text.encode("utf-8"))
-    assert course("done", "01/01", "01/02", "01/03", "01/04", "01/05") == 0
+    assert course("done", "01/01", "01/02", "01/03", "01/04", "01/05", "01/06") == 0
     new = read(root)[0]
     expected = (text.replace("- [ ] [01-numpy-basics", "- [x] [01-numpy-basics").replace("* [\t] read", "* [x] read")
                 .replace("> 1. [ ] 05", "> 1. [x] 05").replace("- [ ] [04-pandas", "- [x] [04-pandas")
-                .replace("  - [ ] 04-pandas", "  - [x] 04-pandas")
-                .replace("0/7 (+0) | explor", "5/7 (+0) | explor").replace("(Titanic/Iris) | ⏳", "(Titanic/Iris) | 🔄"))
+                .replace("  - [ ] 04-pandas", "  - [x] 04-pandas").replace("\ufeff- [ ]", "\ufeff- [x]")
+                .replace("0/7 (+0) | explor", "6/7 (+0) | explor").replace("(Titanic/Iris) | ⏳", "(Titanic/Iris) | 🔄"))
     assert new == expected
 
 
