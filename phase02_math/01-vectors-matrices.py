@@ -195,7 +195,7 @@ def show_basis(cfg: Config) -> None:
                 [np.trace(in_basis(a, b)), determinant(in_basis(a, b))], [np.trace(a), determinant(a)])
     own = np.array([[2.0, -1.0], [1.0, 2.0]])               # columns: the line of the mirror, and the one across it
     print(f"  a mirror: {MAPS['mirror']}; in the basis (2, 1), (-1, 2) it keeps one axis and turns the other")
-    check_close("diagonal", "in its own basis the mirror is diagonal", in_basis(np.array(MAPS["mirror"]), own), [[1, 0], [0, -1]])
+    check_close("diagonal", "in its own basis the mirror is diagonal", in_basis(MAPS["mirror"], own), [[1, 0], [0, -1]])
 
 
 def draw_grids(cfg: Config) -> None:

@@ -135,7 +135,7 @@ def show_svd(cfg: Config, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     u_ref, s_ref, vt_ref = np.linalg.svd(photo, full_matrices=False)
     check_close("svd-values", f"our {len(s)} singular values equal np.linalg.svd's", s, s_ref)
     both = np.vstack([u_ref, vt_ref.T])
-    check_close("svd-vectors", "the vectors too, up to a common sign", same_sign(np.vstack([u, v]), both), both, atol=1e-6)
+    check_close("svd-vectors", "the vectors too, up to the sign", same_sign(np.vstack([u, v]), both), both, atol=1e-6)
     check_close("rebuilt", "U Σ Vᵀ is the photograph again", low_rank(u, s, v, len(s)), photo)
     return u, s, v
 
@@ -205,9 +205,9 @@ def same_sign(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def draw_photo(cfg: Config, photo: np.ndarray, parts: tuple, noise: np.ndarray) -> None:
     """The photograph from few layers, and why it works: its singular values fall, those of noise do not."""
-    figure, ((first, second), (third, axis)) = new_figure(2, 2, size=(11.2, 8.0))
+    figure, ((one, two), (three, axis)) = new_figure(2, 2, size=(11.2, 8.0))
     titles = [f"rank {k}: {k * (sum(photo.shape) + 1) / photo.size:.0%} of the numbers" for k in RANKS]
-    plot_images((first, second, third), [low_rank(*parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS], titles)
+    plot_images((one, two, three), [low_rank(*parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS], titles)
     for s, colour, name in ((parts[1], BLUE, "photograph"), (noise, ORANGE, "noise of the same size")):
         axis.semilogy(np.arange(1, len(s)), 1 - np.cumsum(s[:-1] ** 2) / (s ** 2).sum(), color=colour, label=name)
     axis.set(ylim=(1e-5, 1.5), xlabel="layers kept", ylabel="share left out", title="A photo has few strong layers")

@@ -10,6 +10,7 @@ You will be able to answer
     6. Where does a tensor live, and what may meet?                 show_devices      same-place, moved, mixed
 Run       python phase03_pytorch/01-tensor-basics.py                about 3 s
 Needs     phase01_data_science/01-numpy-basics
+Reference torch.promote_types, torch.result_type
 """
 import itertools
 from collections.abc import Callable, Sequence
@@ -186,11 +187,10 @@ def show_ranks(cfg: Config) -> None:
 
 def show_devices(cfg: Config) -> None:
     print("\n[6] .to(device) moves; what meets must be in one place")
-    x = torch.randn(1000)
+    x, ghost = torch.randn(1000), torch.empty(1000, device="meta")  # "meta" has shapes and dtypes, but no memory
     check("same-place", "moved to where it already is, a tensor is returned as it is, without a copy", x.to("cpu") is x)
     there = x.to(cfg.torch_device())
     check("moved", f"to {there.device} and back: the same numbers, bit for bit", torch.equal(there.cpu(), x))
-    ghost = torch.empty(1000, device="meta")                        # "meta" has shapes and dtypes, but no memory
     errors = [message(mix) for mix in (lambda: x @ ghost, ghost.numpy, ghost.cpu)]
     print(" ", "\n  ".join(errors))
     check("mixed", "cpu @ meta, meta to NumPy, meta to cpu: torch never moves data behind your back",

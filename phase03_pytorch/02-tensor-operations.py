@@ -10,6 +10,7 @@ You will be able to answer
     6. Where does x[i] += 1 lose counts, and who sees a write?      show_in_place   shared-write, lost-counts, refused
 Run       python phase03_pytorch/02-tensor-operations.py                about 4 s
 Needs     -
+Reference torch.gather, torch.scatter, torch.einsum, torch.bmm, F.one_hot
 Notation  B batch  T time steps  D feature width  C classes
 """
 import itertools
@@ -225,8 +226,7 @@ def show_in_place(cfg: Config) -> None:
     x.add_(1)                                                           # the underscore says: in place
     check_close("shared-write", "a row taken before the write sees it, a clone does not",
                 torch.stack([row, copy]), [[1, 1, 1], [0, 0, 0]])
-    words = torch.tensor([0, 0, 2, 0])
-    lost, counts = torch.zeros(3), torch.zeros(3)
+    words, lost, counts = torch.tensor([0, 0, 2, 0]), torch.zeros(3), torch.zeros(3)
     lost[words] += 1                                                    # reads all, adds, writes all: the last one wins
     counts.index_add_(0, words, torch.ones(4))
     check_close("lost-counts", "of [0, 0, 2, 0] += 1 counts [1, 0, 1]; index_add_ counts [3, 0, 1]",

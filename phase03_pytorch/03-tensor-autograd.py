@@ -10,6 +10,7 @@ You will be able to answer
     6. How do you get one gradient per sample?                      show_samples    per-sample
 Run       python phase03_pytorch/03-tensor-autograd.py                     about 5 s
 Needs     -
+Reference F.softplus, functional.hessian
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,8 +174,7 @@ def show_function(cfg: Config) -> None:
 def show_hooks(cfg: Config) -> None:
     print("\n[4] A hook stands beside the graph, sees the gradient that passes, and may replace it")
     x = torch.tensor([1.0, -2.0, 30.0], dtype=torch.float64, requires_grad=True)
-    seen = []
-    y = x * 3
+    y, seen = x * 3, []
     y.register_hook(seen.append)                            # append returns None: the gradient passes unchanged
     y.register_hook(lambda gradient: gradient.clamp(-5, 5))
     (y * y).sum().backward()

@@ -8,12 +8,13 @@ You will be able to answer
     4. How do you look into a model while it runs?                 show_hooks      hook
 Run       python phase03_pytorch/04-nn-module.py                       about 5 s
 Needs     -
+Reference nn.Module, nn.Linear, nn.ReLU, nn.Sequential, nn.Parameter
+Learns    no model is trained here, but for one step
 Notation  B batch  I inputs  O outputs
 """
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,7 +38,6 @@ class Parameter(Tensor):
 
 class Module:
     """A node of a tree: it holds parameters, buffers and other modules, by name."""
-
     def __init__(self) -> None:
         self.__dict__.update(parameters_here={}, buffers_here={}, children_here={}, hooks=[])
 
@@ -113,7 +113,6 @@ class Module:
 
 class Linear(Module):
     """y = x Wᵀ + b. (B, I) -> (B, O)"""
-
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         # practice: what is trained, and where it starts
@@ -145,11 +144,12 @@ class Sequential(Module):
         return x
 
 
-OURS = SimpleNamespace(Module=Module, Linear=Linear, ReLU=ReLU, Sequential=Sequential)
+class Ours:                                                         # the names that torch.nn has
+    Module, Linear, ReLU, Sequential = Module, Linear, ReLU, Sequential
 
 
 def make_net(kit: Any, cfg: Config) -> Any:
-    """The same lines build a model from our parts (kit=OURS) or torch's (kit=nn). (B, 2) -> (B, 3)"""
+    """The same lines build a model from our parts (kit=Ours) or torch's (kit=nn). (B, 2) -> (B, 3)"""
     class Net(kit.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -167,7 +167,7 @@ def make_net(kit: Any, cfg: Config) -> Any:
 
 def show_registry(cfg: Config) -> int:
     print("\n[1] Assigning is registering: the module sees every self.x = …")
-    ours, theirs = make_net(OURS, cfg), make_net(nn, cfg)
+    ours, theirs = make_net(Ours, cfg), make_net(nn, cfg)
     for name, parameter in ours.named_parameters():
         print(f"  {name:<15}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
     wanted = [(name, parameter.shape) for name, parameter in theirs.named_parameters()]
@@ -183,7 +183,7 @@ def show_registry(cfg: Config) -> int:
 
 def show_layers(cfg: Config) -> None:
     print("\n[2] The same seed gives the same weights, and these the same numbers")
-    ours, theirs = make_net(OURS, cfg), make_net(nn, cfg)
+    ours, theirs = make_net(Ours, cfg), make_net(nn, cfg)
     check("same-start", "drawn as nn.Linear draws", all(map(torch.equal, ours.parameters(), theirs.parameters())))
     x, results, weights = torch.randn(20, 2, dtype=torch.float64), [], []
     for net in (ours, theirs):
@@ -198,7 +198,7 @@ def show_layers(cfg: Config) -> None:
 
 def show_state(cfg: Config) -> None:
     print("\n[3] A state_dict is the model without its code: names and numbers")
-    ours, theirs, x = make_net(OURS, cfg), make_net(nn, cfg), torch.randn(20, 2).double()
+    ours, theirs, x = make_net(Ours, cfg), make_net(nn, cfg), torch.randn(20, 2).double()
     check("state-names", f"{len(ours.state_dict())} entries as torch has them, the buffer “centre” among them",
           list(ours.state_dict()) == list(theirs.state_dict()) and len(ours.state_dict()) == len(ours.parameters()) + 1)
     trained = {name: values + torch.randn_like(values) for name, values in ours.state_dict().items()}

@@ -167,7 +167,8 @@ def test_every_kind_of_hand_edit_survives(root: Path) -> None:
         five: "> 1. [ ] 05-pandas-preprocessing.py\x0c\u2028 odd spaces\n"}
     for line, new in edits.items():
         text = text.replace(line, new, 1)
-    text = "\ufeff- [ ] 06-matplotlib-basics.py\n" + text.replace("- [ ] [06-mat", "- [ ] see [06-mat") + one.rstrip("\n")
+    text = text.replace("- [ ] [06-mat", "- [ ] see [06-mat") + one.rstrip("\n")
+    text = "\ufeff- [ ] 06-matplotlib-basics.py\n" + text
     text = text.replace("\n", "\r\n")
     (root / "README.md").write_bytes(text.encode("utf-8"))
     assert course("done", "01/01", "01/02", "01/03", "01/04", "01/05", "01/06") == 0
