@@ -18,6 +18,7 @@ def texts(axis) -> list[str]:
 def test_saving_writes_a_png_closes_the_figure_and_names_it(tmp_path, capsys):
     import matplotlib.pyplot as plt
 
+    plt.close("all")                                        # what tests before this one left open
     log = record.start(tiny=False)
     figure, axis = new_figure()
     axis.plot([1, 2])
