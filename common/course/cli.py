@@ -1,5 +1,6 @@
 """The `course` command. Each command lives in a module of its own, imported only when it is asked for."""
 import importlib
+import os
 import sys
 
 from common.config import Parser
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except LessonError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:                     # course list | head: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
