@@ -296,7 +296,7 @@ def show_refusals(cfg: Config, reader: Reader) -> None:
         answer = None
     check("blank", "an empty page gets no answer but an error that says so", answer is None)
     noise = cfg.rng().integers(0, 256, (cfg.drawings // 10, 64, 64), dtype=np.uint8)
-    expect("noise", f"refused, of {len(noise)} of noise", np.mean([not reader.read(n)[1] for n in noise]), above=0.9)
+    expect("noise", f"of {len(noise)} noises, refused", 1 - np.mean([reader.read(n)[1] for n in noise]), at_least=0.95)
     chances, familiar = reader.read(load_sample_image("flower.jpg").mean(axis=2).astype(np.uint8))
     print(f"  a photograph of a flower: the network says {reader.classes[chances.argmax()]} at {chances.max():.0%}")
     expect("photo", "the photograph is refused", not familiar)
