@@ -51,6 +51,7 @@ class Config(LessonConfig):
     batch_size: int = param(128, "pictures in one step", tiny=32, quick=192)
     lr: float = param(0.01, "highest learning rate of the one-cycle schedule", quick=0.03)
     augment: bool = param(True, "turn, shift, slant and scale the training pictures a little", quick=False)
+    simple: int = param(5000, "training pictures for the simple methods beside it", tiny=100, low=100)
     drawings: int = param(200, "validation digits read back as drawings", tiny=10, low=10)
     predict: Path | None = param(None, "read this PNG with the trained model, and do nothing else")
     serve: bool = param(False, "open a page to draw on, with the trained model")
@@ -93,8 +94,7 @@ def jitter(x: Tensor) -> Tensor:
 
 def smooth_cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """Label smoothing keeps it from growing ever more certain of training pictures (phase03/05 derives it)."""
-    x, y = batch
-    return F.cross_entropy(model(x), y, label_smoothing=0.05)
+    return F.cross_entropy(model(batch[0]), batch[1], label_smoothing=0.05)
 
 
 @torch.no_grad()
@@ -124,15 +124,15 @@ def train_one(cfg: Config, data: ImageSet, split: int) -> tuple[DigitNet, list[d
     return model, history, time.perf_counter() - start
 
 
-def baselines(data: ImageSet, x_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
-    """What simpler methods reach on the same split (the two slower ones on 5,000 pictures at most)."""
+def baselines(cfg: Config, data: ImageSet, x_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
+    """What simpler methods reach on the same split (the two slower ones learn from a part of it)."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
 
-    x, y, test = data.x_train[:5000].reshape(-1, 784) / 255, data.y_train[:5000], x_test.reshape(-1, 784) / 255
+    y = data.y_train[:cfg.simple]
+    x, test = (to_tensors(pictures, y)[0].flatten(1) for pictures in (data.x_train[:cfg.simple], x_test))   # (n, 784)
     return {"guessing": 0.1, "majority": np.bincount(y_test).max() / len(y_test),
-            "linear": LogisticRegression(C=0.1, max_iter=60, tol=1e-2).fit(x, y).score(test, y_test),
-            "nearest neighbour": KNeighborsClassifier(1).fit(x, y).score(test, y_test)}
+            "linear": LogisticRegression(C=0.1, max_iter=60, tol=1e-2).fit(x.numpy(), y).score(test.numpy(), y_test),
+            "nearest neighbour": (y[torch.cdist(test, x).argmin(dim=1).numpy()] == y_test).mean()}
 
 
 def read_picture(source: Path | io.BytesIO, name: str) -> np.ndarray:
@@ -244,7 +244,7 @@ def show_results(cfg: Config, sets: list[ImageSet]) -> tuple[DigitNet, dict]:
         truth, said, seconds = truth + [y], said + [chances.argmax(dim=1).numpy()], seconds + [took]
         curves[f"split {split + 1}"] = [max(1 - row["val_accuracy"], 1e-4) for row in history]
         if split == 0:
-            simple = baselines(data, x, y)
+            simple = baselines(cfg, data, x, y)
             draw_errors(cfg, data, x, y, chances)
             kept = model
     scores = [float((guess == y).mean()) for guess, y in zip(said, truth)]
@@ -305,11 +305,11 @@ def show_refusals(cfg: Config, reader: Reader) -> None:
 def draw_errors(cfg: Config, data: ImageSet, x: np.ndarray, y: np.ndarray, chances: Tensor) -> None:
     """The pictures whose right answer got the least probability: first the mistakes, then the narrow escapes."""
     right, said = chances[torch.arange(len(y)), torch.from_numpy(y)], chances.argmax(dim=1).numpy()
-    rows = 1 if cfg.tiny else 3
-    hardest = right.argsort()[:6 * rows].numpy()
+    rows, columns = (1, 2) if cfg.tiny else (3, 6)
+    hardest = right.argsort()[:rows * columns].numpy()
     titles = [f"{data.classes[y[i]]}, right {right[i]:.0%}" if said[i] == y[i] else
               f"{data.classes[y[i]]}, said {data.classes[said[i]]} {chances[i].max():.0%}" for i in hardest]
-    figure, axes = new_figure(rows, 6, size=(9.6, 1.8 * rows + 0.3))
+    figure, axes = new_figure(rows, columns, size=(9.6, 1.8 * rows + 0.3))
     plot_images(axes, x[hardest], titles)
     figure.suptitle(f"The hardest of {len(y)} held-out pictures ({(said != y).sum()} wrong)", fontweight="bold")
     save_figure(figure, cfg.out / "gallery")
