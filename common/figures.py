@@ -45,11 +45,15 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
 
     path = Path(path) if str(path).endswith(".png") else Path(f"{path}.png")    # "lr-0.1" is no name with an ending
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=40 if current().tiny else None)
+        render(figure, temporary)
     plt.close(figure)
     current().figures.append(path.name)
     print(f"  figure: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     return path
+
+
+def render(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, dpi=40 if current().tiny else None)
 
 
 def plot_curves(axis, curves: Mapping[str, Sequence[float]], xlabel: str = "epoch", ylabel: str = "loss",

@@ -87,12 +87,13 @@ def execute(module: ModuleType, argv: list[str]) -> int:
 
 
 def draw_nothing() -> None:
-    """Let `savefig` write one grey pixel: for runs whose pictures nobody tests."""
+    """Let `save_figure` write one grey pixel: for runs whose pictures nobody tests."""
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.image import imsave
 
-    Figure.savefig = lambda figure, path, **options: imsave(path, np.full((1, 1, 3), 128, np.uint8))
+    from common import figures
+
+    figures.render = lambda figure, path: imsave(path, np.full((1, 1, 3), 128, np.uint8))
 
 
 def capture(path: Path) -> None:
