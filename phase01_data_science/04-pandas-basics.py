@@ -9,7 +9,7 @@ You will be able to answer
     5. How do wide and long tables turn into each other?           show_reshape   melt, round-trip
     6. What can an index of dates do that numbers cannot?          show_time      weeks, gap
     7. When is a table copied, and which assignment is lost?       show_copies    lazy, write, chained
-Run       python phase01_data_science/04-pandas-basics.py                  about 3 s; --data titanic for the passengers
+Run       python phase01_data_science/04-pandas-basics.py                  about 2 s; --data titanic for the passengers
 Needs     -
 """
 import warnings
@@ -23,9 +23,8 @@ import pandas as pd
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
-from common.data.tables import load_titanic
+from common.data.tables import IRIS_COLUMNS, load_iris, load_titanic
 from common.figures import BLUE, GREY, ORANGE, PURPLE, new_figure, save_figure
-from common.record import current
 
 
 @dataclass
@@ -105,12 +104,8 @@ def load(cfg: Config) -> tuple[pd.DataFrame, str, list[str]]:
     """The table, the column that groups it, and its columns of numbers."""
     if cfg.data == "titanic":
         return load_titanic(cfg), "Sex", ["Age", "Fare", "SibSp"]
-    from sklearn.datasets import load_iris
-
-    iris = load_iris(as_frame=True)
-    current().use_data("iris", "from the package scikit-learn")
-    frame = iris.frame.rename(columns=lambda name: name.removesuffix(" (cm)").replace(" ", "_"))
-    frame["species"] = iris.target_names[frame.pop("target")]
+    measures, species = load_iris()
+    frame = pd.DataFrame(measures, columns=IRIS_COLUMNS).assign(species=species)
     return frame, "species", ["petal_length", "petal_width", "sepal_length"]
 
 
@@ -183,6 +178,7 @@ def show_reshape(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
     mine = pd.DataFrame.from_dict(pivot(melt(wide, "row")), orient="index")[columns]
     check("round-trip", "melted and pivoted, by pandas and by us: the table we began with, cell by cell",
           np.array_equal(back, frame[columns], equal_nan=True) and np.array_equal(mine, frame[columns], equal_nan=True))
+
 
 def show_time(cfg: Config) -> None:
     print("\n[6] An index of dates knows weeks, gaps and months")

@@ -18,9 +18,9 @@ import numpy as np
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
+from common.data.tables import load_iris
 from common.errors import LessonError
 from common.figures import BLUE, COLOURS, GREEN, GREY, new_figure, save_figure
-from common.record import current
 
 MEASURES = ("sepal length", "sepal width", "petal length", "petal width")           # the columns, in centimetres
 KINDS = {  # kind of plot: the question that it answers, the names of its axes
@@ -118,11 +118,8 @@ def draw(axis, kind: str, flowers: dict[str, np.ndarray]) -> None:
 
 
 def load(cfg: Config) -> dict[str, np.ndarray]:
-    from sklearn.datasets import load_iris
-
-    iris = load_iris()
-    current().use_data("iris", "from the package scikit-learn")
-    return {str(name): iris.data[iris.target == k] for k, name in enumerate(iris.target_names)}
+    measures, species = load_iris()
+    return {str(name): measures[species == name] for name in np.unique(species)}
 
 
 def show_anatomy(cfg: Config, flowers: dict[str, np.ndarray]) -> None:

@@ -116,8 +116,7 @@ def load(cfg: Config) -> Table:
         current().use_data(cfg.csv.name, cfg.csv)
         table = Table(cfg.csv.stem, frame, cfg.target, notes)
     else:
-        name = cfg.data or "iris"
-        table = Table(name, load_known(cfg)[0], cfg.target or TARGETS[name], [])
+        table = Table(name := cfg.data or "iris", load_known(cfg)[0], cfg.target or TARGETS[name], [])
     check_target(table)
     return table
 
@@ -199,12 +198,14 @@ def make_models(regression: bool, seed: int) -> dict:
 def cross_validate(cfg: Config, inputs: pd.DataFrame, y: np.ndarray, regression: bool) -> tuple[dict, np.ndarray]:
     """{model: held-out score of each fold}, accuracy or R², and what the trees said of each row (n,) when held out."""
     from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
+    from threadpoolctl import threadpool_limits
     scores, said, folds = {}, np.empty_like(y), RepeatedKFold if regression else RepeatedStratifiedKFold
-    for train, test in folds(n_splits=5, n_repeats=cfg.repeats, random_state=cfg.seed).split(inputs, y):
-        _, x_train, x_test = matrices(inputs, train, test)
-        for name, model in make_models(regression, cfg.seed).items():
-            scores.setdefault(name, []).append(float(model.fit(x_train, y[train]).score(x_test, y[test])))
-        said[test] = model.predict(x_test)
+    with threadpool_limits(1):                  # so few rows: a second thread would only wait for the first
+        for train, test in folds(n_splits=5, n_repeats=cfg.repeats, random_state=cfg.seed).split(inputs, y):
+            _, x_train, x_test = matrices(inputs, train, test)
+            for name, model in make_models(regression, cfg.seed).items():
+                scores.setdefault(name, []).append(float(model.fit(x_train, y[train]).score(x_test, y[test])))
+            said[test] = model.predict(x_test)
     return scores, said
 
 
@@ -248,8 +249,7 @@ def draw_columns(cfg: Config, table: Table) -> Path | None:
     target = table.values[table.target] if table.target else pd.Series("all rows", table.values.index)
     if table.is_regression:
         target = pd.cut(target.rank(pct=True), 3, labels=["1 lowest third", "2 middle", "3 highest"]).astype(object)
-    target = target.fillna("missing")
-    levels, rows = sorted(target.value_counts().index[:6]), -(-len(names) // 4)
+    levels, rows = sorted((target := target.fillna("missing")).value_counts().index[:6]), -(-len(names) // 4)
     figure, axes = new_figure(rows, -(-len(names) // rows), size=(13, 3.2 * rows + 0.5), squeeze=False)
     for axis in axes.flat[len(names):]:
         axis.axis("off")

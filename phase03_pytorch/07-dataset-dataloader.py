@@ -232,7 +232,7 @@ def show_rates(cfg: Config, dataset: InkPoints) -> dict[str, float]:
     check_close("same-epoch", "both give the same", *(torch.cat([x for x, _ in loader]) for loader in (memory, items)))
     check("ended", "no worker process is left behind", not multiprocessing.active_children())
     speedup = timed("rate", "in memory against by item", lambda: list(items), lambda: list(memory), at_least=5)
-    return {"speedup": speedup, "in_memory": rates["in memory"], "by_item": rates["by item"]}
+    return {"speedup": speedup, "in_memory_throughput": rates["in memory"], "by_item_throughput": rates["by item"]}
 
 
 def run(cfg: Config) -> dict:

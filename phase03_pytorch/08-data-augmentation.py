@@ -150,9 +150,8 @@ def show_boxes(cfg: Config) -> None:
              (drawn[..., 20:50, 10:40], crop_boxes(box, 20, 10, 30, 30), vf.crop(theirs, 20, 10, 30, 30))]
     cases += [(rotate(drawn, torch.tensor([angle])), rotate_boxes(box, angle, height, width), vf.rotate(theirs, angle))
               for angle in (25.0, -70.0, 140.0)]
-    pictures, ours, theirs = zip(*cases)
+    (pictures, ours, theirs), slack = zip(*cases), []
     check_close("boxes", "flipped, cropped and turned boxes are those of v2", torch.cat(ours), torch.cat(theirs))
-    slack = []
     for picture, boxes in zip(pictures, ours):
         rows, columns = (picture[0, 0] > 0.5).nonzero().unbind(dim=1)
         seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -206,6 +205,7 @@ def show_mixing(cfg: Config, photo: Tensor, other: Tensor) -> None:
 
 def show_training(cfg: Config) -> dict[str, float]:
     print("\n[5] 300 digits, with and without: the gap between test loss and training loss")
+    torch.set_num_threads(1)                                                # 50 digits a step: a second one would wait
     data, loss_fn = load_images(cfg, "digits"), lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])
     (x, y), val, test = ((torch.from_numpy(a)[:, None].float() / 16, torch.from_numpy(b)) for a, b in (
         (data.x_train, data.y_train), (data.x_val, data.y_val), data.test()))

@@ -1,4 +1,4 @@
-"""Titanic, from a small file in its format."""
+"""Iris from its package; Titanic from a small file in its format."""
 import hashlib
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from common import record
 from common.config import LessonConfig
 from common.data import sources, tables
 from common.data.sources import Part, Source
-from common.data.tables import TITANIC_COLUMNS, TITANIC_SOURCE, load_titanic
+from common.data.tables import IRIS_COLUMNS, TITANIC_COLUMNS, TITANIC_SOURCE, load_iris, load_titanic
 from common.errors import LessonError
 
 REAL = os.environ.get("COURSE_DATA")
@@ -63,3 +63,28 @@ def test_real_titanic_where_COURSE_DATA_holds_it():
     if REAL and (Path(REAL) / TITANIC_SOURCE.file).exists():
         frame = load_titanic(LessonConfig(data_dir=Path(REAL)))
         assert frame["Survived"].sum() == 342 and frame["Age"].isna().sum() == 177
+
+
+def test_iris_is_what_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_iris as reference
+
+    (measures, species), iris = load_iris(), reference()
+    assert (measures == iris.data).all() and (species == iris.target_names[iris.target]).all()
+    assert [name.replace("_", " ") + " (cm)" for name in IRIS_COLUMNS] == iris.feature_names
+
+
+@pytest.mark.parametrize("content", ["", "150,4,setosa,versicolor,virginica\n5.1,3.5,1.4,0.2,0\n", "a,b\n" * 151, None])
+def test_a_damaged_iris_says_how_to_mend_it(content: str | None, tmp_path, monkeypatch) -> None:
+    (tmp_path / "datasets" / "data").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "datasets" / "data" / "iris.csv").write_text(content)
+    package = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
+    monkeypatch.setattr(tables, "find_spec", lambda name: package)
+    with pytest.raises(LessonError, match="is damaged .* Install it again"):
+        load_iris()
+
+
+def test_without_scikit_learn_iris_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    with pytest.raises(LessonError, match="scikit-learn"):
+        load_iris()

@@ -1,16 +1,21 @@
-"""Tables: Titanic by --data."""
+"""Tables: iris from a package, Titanic by --data."""
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from common.config import LessonConfig
 from common.data.sources import Part, Source, damaged, find
+from common.errors import LessonError
 from common.record import current
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+IRIS_COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 TITANIC_COLUMNS = ("PassengerId", "Survived", "Pclass", "Name", "Sex", "Age", "SibSp", "Parch", "Ticket", "Fare",
                    "Cabin", "Embarked")
 
@@ -25,6 +30,27 @@ TITANIC_SOURCE = Source("titanic", "tabular/titanic.csv", (
             "raw.githubusercontent.com/datasciencedojo/datasets/f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
             "cdn.jsdelivr.net/gh/datasciencedojo/datasets@f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv"))),),
     _keep, "891 passengers, 12 columns, who survived")
+
+
+def load_iris() -> tuple[np.ndarray, np.ndarray]:
+    """Four measures of 150 flowers in cm (150, 4), as IRIS_COLUMNS names them, and the species of each (150,).
+
+    Read from scikit-learn's own file, for importing scikit-learn takes longer than most lessons of phase 1.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise LessonError("the package scikit-learn, which ships iris, is missing. Install it: "
+                          "python -m pip install scikit-learn")
+    path = Path(package.origin).parent / "datasets" / "data" / "iris.csv"
+    try:
+        header, *rows = path.read_text(encoding="ascii").splitlines()
+        table = np.loadtxt(rows, delimiter=",").reshape(150, 5)
+        species = np.array(header.split(",")[2:])[table[:, 4].astype(int)]
+    except (OSError, ValueError, IndexError) as error:
+        raise LessonError(f"{path} is damaged ({error}). Install it again: python -m pip install --force-reinstall "
+                          "--no-deps scikit-learn") from None
+    current().use_data("iris", "from the package scikit-learn")
+    return table[:, :4], species
 
 
 def load_titanic(cfg: LessonConfig) -> "DataFrame":
