@@ -140,11 +140,12 @@ def show_newton(cfg: Config, a: np.ndarray, axes: np.ndarray) -> np.ndarray:
 def show_search(cfg: Config, jumps: np.ndarray) -> dict[str, float]:
     print("\n[5] Nobody knows L: halve the step until it brings a share of what the slope promises")
     slope, curvature = (lambda x, of=of: of(rosenbrock, x) for of in (derivatives.gradient, derivatives.hessian))
-    g = slope(FIRST)
+    g, one = slope(FIRST), np.ones(2)
     step = backtrack(rosenbrock, FIRST, g, -g)
     kept = [(rosenbrock(FIRST) - rosenbrock(FIRST - s * g)) / (s * g @ g) for s in (step, 2 * step)]
     check("armijo", f"step {step:g} keeps {kept[0]:.2f} of the promise, twice that step {kept[1]:.2f}; wanted 0.1",
-          kept[0] >= 0.1 > kept[1] and np.log2(step) % 1 == 0 and backtrack(sum, g, g / g, -g / g) == 1)
+          kept[0] >= 0.1 > kept[1] and backtrack(sum, g, one, -one) == 1 and
+          backtrack(lambda x: x @ x, one, 2 * one, -1.9 * one) == 0.5)      # all of 1.9 brings too little
     paths = {"gradient descent": descend(slope, FIRST, 1e-3, cfg.steps),
              "momentum": descend(slope, FIRST, 1e-3, cfg.steps, 0.9),
              "line search": newton(slope, lambda x: np.eye(2), FIRST, cfg.steps // 2, rosenbrock),     # H = I: along -g
@@ -166,10 +167,9 @@ def show_saddle(cfg: Config) -> None:
     check_close("ridge", "from the ridge, descent walks into the saddle and stays", stuck[-1], [0, 0])
     left = {y: descend(slope, np.array([1.2, y]), 0.1, 250) for y in (1e-1, 1e-3, 1e-5, 1e-7)}
     print("  steps to leave, from y = " + ", ".join(f"{y:g}: {np.argmax(p[:, 1] > 0.5)}" for y, p in left.items()))
-    y = left[1e-5][:50, 1]
-    check_close("leave", "beside it y grows by 1 - η·(-1) = 1.1 a step", y[1:] / y[:-1], np.full(49, 1.1), rtol=1e-4)
-    noisy = np.array([descend(lambda x: slope(x) + rng.normal(scale=0.05, size=2), ridge, 0.1, 250)
-                      for _ in range(12)])
+    check_close("leave", "beside it y grows by 1 - η·(-1) = 1.1 a step",
+                left[1e-5][1:50, 1] / left[1e-5][:49, 1], np.full(49, 1.1), rtol=1e-4)
+    noisy = np.array([descend(lambda x: slope(x) + rng.normal(0, 0.05, 2), ridge, 0.1, 250) for _ in range(12)])
     check("noise", "with noisy slopes all of 12 walks end by a minimum; the farthest",
           np.hypot(noisy[:, -1, 0], abs(noisy[:, -1, 1]) - 1).max(), below=0.2)
     misled = newton(slope, lambda x: derivatives.hessian(double_well, x), np.array([1.2, 0.4]), 8)

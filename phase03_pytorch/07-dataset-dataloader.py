@@ -183,7 +183,7 @@ def show_ragged(cfg: Config, dataset: InkPoints) -> None:
 
 def show_stream(cfg: Config, dataset: InkPoints) -> None:
     print("\n[4] Nobody can tell the workers of a stream who reads what: they must share it out themselves")
-    path, workers, counts = str(cfg.out / "digits.csv"), cfg.workers or 2, {}
+    path, workers, counts = str(cfg.out / "digits.csv"), cfg.workers or 3, {}
     np.savetxt(path, table := torch.column_stack([dataset.pictures.flatten(1), dataset.classes]), "%d", delimiter=",")
     for shared_out in (True, False):
         stream = Lines(path, shared_out)
