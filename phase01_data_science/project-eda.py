@@ -43,7 +43,7 @@ DATES = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y")
 
 @dataclass
 class Config(LessonConfig):
-    data: str | None = param(None, "data set; iris where neither --data nor --csv is given", choices=("iris", "titanic"))
+    data: str | None = param(None, "data set; iris where there is no --csv either", choices=("iris", "titanic"))
     csv: Path | None = param(None, "a table of your own")
     target: str | None = param(None, "column to predict (default: species of iris, Survived of titanic)")
     encoding: str | None = param(None, "of the CSV, such as gb18030 (default: UTF-8, or what its first bytes say)")
