@@ -537,7 +537,8 @@ TICKING = {"edits": EDITS, "names": st.lists(st.sampled_from(LEARNED), min_size=
 
 
 def examples(count: int) -> settings:
-    return settings(max_examples=count, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+    return settings(max_examples=count, deadline=None, derandomize=True, database=None,
+                    phases=[Phase.explicit, Phase.generate],
                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
