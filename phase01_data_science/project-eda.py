@@ -186,11 +186,11 @@ def matrices(inputs: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> tuple
 def make_models(regression: bool, seed: int) -> dict:
     """Three simple rivals, and many small trees, each of which corrects those before it."""
     from sklearn import dummy, ensemble, linear_model, tree
-    many = {"max_iter": 60, "max_leaf_nodes": 8, "random_state": seed}
+    one, many = {"max_depth": 1, "random_state": seed}, {"max_iter": 60, "max_leaf_nodes": 8, "random_state": seed}
     if regression:
-        return {"mean_baseline": dummy.DummyRegressor(), "one_rule_baseline": tree.DecisionTreeRegressor(max_depth=1),
+        return {"mean_baseline": dummy.DummyRegressor(), "one_rule_baseline": tree.DecisionTreeRegressor(**one),
                 "linear": linear_model.Ridge(), "trees": ensemble.HistGradientBoostingRegressor(**many)}
-    return {"majority": dummy.DummyClassifier(), "one_rule_baseline": tree.DecisionTreeClassifier(max_depth=1),
+    return {"majority": dummy.DummyClassifier(), "one_rule_baseline": tree.DecisionTreeClassifier(**one),
             "linear": linear_model.LogisticRegression(max_iter=1000),
             "trees": ensemble.HistGradientBoostingClassifier(**many)}
 
