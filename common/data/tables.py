@@ -1,14 +1,13 @@
 """Tables: iris from a package, Titanic by --data."""
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.config import LessonConfig
-from common.data.sources import Part, Source, damaged, find
+from common.data.sources import Part, Source, damaged, find, shipped
 from common.errors import LessonError
 from common.record import current
 
@@ -37,11 +36,7 @@ def load_iris() -> tuple[np.ndarray, np.ndarray]:
 
     Read from scikit-learn's own file, for importing scikit-learn takes longer than most lessons of phase 1.
     """
-    package = find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise LessonError("the package scikit-learn, which ships iris, is missing. Install it: "
-                          "python -m pip install scikit-learn")
-    path = Path(package.origin).parent / "datasets" / "data" / "iris.csv"
+    path = shipped("sklearn", "scikit-learn", "iris", "datasets", "data", "iris.csv")
     try:
         header, *rows = path.read_text(encoding="ascii").splitlines()
         table = np.loadtxt(rows, delimiter=",").reshape(150, 5)
