@@ -1,4 +1,5 @@
 """One call for the device, one for the seeds; the same script then runs on a CPU, on CUDA and on Apple's MPS."""
+
 import random
 
 import numpy as np
@@ -10,18 +11,34 @@ from common.errors import LessonError
 def pick(name: str = "auto") -> torch.device:
     """The device meant by --device. "auto" is CUDA, else MPS, else the CPU. Raises LessonError if it is not here."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise LessonError(f"--device {name} is no device. Use auto, cpu, cuda, cuda:1 or mps.") from None
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        raise LessonError(
+            f"--device {name} is no device. Use auto, cpu, cuda, cuda:1 or mps."
+        ) from None
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not here.get(device.type, False):
-        raise LessonError(f"--device {name} was asked for, but torch finds no {device.type} here. "
-                          "Leave --device out, or use --device cpu.")
+        raise LessonError(
+            f"--device {name} was asked for, but torch finds no {device.type} here. "
+            "Leave --device out, or use --device cpu."
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LessonError(f"--device {name} was asked for, but the CUDA devices here are 0 to "
-                          f"{torch.cuda.device_count() - 1}. Use one of them, or leave --device out.")
+        raise LessonError(
+            f"--device {name} was asked for, but the CUDA devices here are 0 to "
+            f"{torch.cuda.device_count() - 1}. Use one of them, or leave --device out."
+        )
     return device
 
 
@@ -36,9 +53,12 @@ def rng_state() -> dict:
     """The state of every generator that training draws from, as plain values that `torch.load` takes safely."""
     name, keys, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
-    return {"torch": torch.get_rng_state(), "numpy": [name, torch.from_numpy(keys.copy()), *rest],
-            "python": [version, list(internal), gauss],
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.copy()), *rest],
+        "python": [version, list(internal), gauss],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
 
 def set_rng_state(state: dict) -> None:

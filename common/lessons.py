@@ -1,4 +1,5 @@
 """Finding lessons, reading their headers without importing them, and the only door between lessons: `load_lesson`."""
+
 import difflib
 import functools
 import hashlib
@@ -21,6 +22,7 @@ _QUESTION = re.compile(r"^ {2,}(\d+)\. (.+?) {2,}(\w+) {2,}([a-z0-9][\w, -]*)$")
 @dataclass(frozen=True)
 class Question:
     """One line of "You will be able to answer": the question, the function that shows it, the claims it makes."""
+
     number: int
     text: str
     function: str
@@ -30,6 +32,7 @@ class Question:
 @dataclass(frozen=True)
 class Lesson:
     """One script. `key` is its path without the ending, as `load_lesson` takes it."""
+
     path: Path
 
     @property
@@ -42,7 +45,7 @@ class Lesson:
 
     @property
     def number(self) -> str:
-        """"05/01" for a numbered lesson, "05/project-cifar10" for a project."""
+        """ "05/01" for a numbered lesson, "05/project-cifar10" for a project."""
         head = self.path.stem.split("-")[0]
         return f"{self.phase[5:7]}/{head if head.isdigit() else self.path.stem}"
 
@@ -58,7 +61,7 @@ class Lesson:
 
     @property
     def title(self) -> str:
-        """"NumPy basics: an array is …", without the number in front."""
+        """ "NumPy basics: an array is …", without the number in front."""
         return re.sub(r"^(\d+\.\d+|Project \d+)\s+", "", self.doc.split("\n")[0].strip())
 
     @property
@@ -69,7 +72,11 @@ class Lesson:
     @property
     def questions(self) -> list[Question]:
         found = (_QUESTION.match(line) for line in self.doc.split("\n"))
-        return [Question(int(m[1]), m[2].strip(), m[3], tuple(c.strip() for c in m[4].split(","))) for m in found if m]
+        return [
+            Question(int(m[1]), m[2].strip(), m[3], tuple(c.strip() for c in m[4].split(",")))
+            for m in found
+            if m
+        ]
 
     @property
     def needs(self) -> list[str]:
@@ -84,8 +91,12 @@ class Lesson:
 
 def all_lessons(root: Path = ROOT) -> list[Lesson]:
     """Every script of every phase, in the order in which they are taught: numbered ones, then the projects."""
-    return [Lesson(path) for folder in sorted(root.glob("phase[0-9][0-9]_*"))
-            for path in sorted(folder.glob("*.py")) if re.match(r"\d\d-|project-", path.name)]
+    return [
+        Lesson(path)
+        for folder in sorted(root.glob("phase[0-9][0-9]_*"))
+        for path in sorted(folder.glob("*.py"))
+        if re.match(r"\d\d-|project-", path.name)
+    ]
 
 
 def find_lesson(name: str, root: Path = ROOT, lessons: list[Lesson] | None = None) -> Lesson:
@@ -101,19 +112,39 @@ def find_lesson(name: str, root: Path = ROOT, lessons: list[Lesson] | None = Non
     elif match := re.fullmatch(r"(\d{1,2})/(.+)", wanted):
         wanted = f"{int(match[1]):02d}/{match[2]}"
     as_path = Path(name).resolve()
-    found = [lesson for lesson in lessons if wanted in (
-        lesson.number, lesson.key, lesson.path.stem, lesson.path.stem.removeprefix("project-"),
-        f"{lesson.phase[5:7]}/{lesson.path.stem.removeprefix('project-')}", str(lesson.path.with_suffix("")),
-        *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else [])) or lesson.path == as_path]
+    found = [
+        lesson
+        for lesson in lessons
+        if wanted
+        in (
+            lesson.number,
+            lesson.key,
+            lesson.path.stem,
+            lesson.path.stem.removeprefix("project-"),
+            f"{lesson.phase[5:7]}/{lesson.path.stem.removeprefix('project-')}",
+            str(lesson.path.with_suffix("")),
+            *([f"{lesson.phase[5:7]}/project"] if lesson.is_project else []),
+        )
+        or lesson.path == as_path
+    ]
     if len(found) == 1:
         return found[0]
     if found:
-        raise LessonError(f"“{name}” could be {' or '.join(lesson.number for lesson in found)}: say which.")
+        raise LessonError(
+            f"“{name}” could be {' or '.join(lesson.number for lesson in found)}: say which."
+        )
     stems = [lesson.path.stem for lesson in lessons]
-    names = [lesson.number for lesson in lessons] + stems + [stem.removeprefix("project-") for stem in stems]
+    names = (
+        [lesson.number for lesson in lessons]
+        + stems
+        + [stem.removeprefix("project-") for stem in stems]
+    )
     close = difflib.get_close_matches(wanted, names, 1)
-    raise LessonError(f"there is no lesson “{name}”" + (f"; did you mean {close[0]}?" if close else ".")
-                      + " `course list` shows them all.")
+    raise LessonError(
+        f"there is no lesson “{name}”"
+        + (f"; did you mean {close[0]}?" if close else ".")
+        + " `course list` shows them all."
+    )
 
 
 def lesson_of(file: str | Path) -> Lesson:

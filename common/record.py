@@ -3,6 +3,7 @@
 Checks, loaders and figures add to the record of the run that is under way; `common.config.main` opens one and
 writes it to `result.json`. Outside a run (in a test, in a notebook) they add to a throw-away record in normal mode.
 """
+
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from pathlib import Path
 class Claim:
     id: str
     text: str
-    kind: str                       # exact, learned or timed
-    status: str                     # passed, failed or "not judged"
+    kind: str  # exact, learned or timed
+    status: str  # passed, failed or "not judged"
     measured: str = ""
 
 
@@ -21,7 +22,7 @@ class Record:
     tiny: bool = False
     claims: list[Claim] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
-    test_reads: int = 0             # the most often that any one test set was read; above 1 is a fault
+    test_reads: int = 0  # the most often that any one test set was read; above 1 is a fault
     figures: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:

@@ -4,6 +4,7 @@ equal to it.
 How a batch becomes a loss is the lesson's own `loss_fn(model, batch) -> scalar`, so nothing here knows the task.
 A lesson that changes the loop itself (GAN, mixed precision, accumulation, RLHF) writes its own; no switch is added.
 """
+
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,10 +17,19 @@ from common.checkpoint import Checkpoint
 LossFn = Callable[[nn.Module, Any], Tensor]
 
 
-def fit(model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, loss_fn: LossFn, *, epochs: int = 1,
-        scheduler: Any = None, grad_clip: float | None = None,
-        evaluate_fn: Callable[[nn.Module], dict[str, float]] | None = None,
-        checkpoint: Checkpoint | None = None, quiet: bool = False) -> list[dict[str, float]]:
+def fit(
+    model: nn.Module,
+    loader: Iterable,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: LossFn,
+    *,
+    epochs: int = 1,
+    scheduler: Any = None,
+    grad_clip: float | None = None,
+    evaluate_fn: Callable[[nn.Module], dict[str, float]] | None = None,
+    checkpoint: Checkpoint | None = None,
+    quiet: bool = False,
+) -> list[dict[str, float]]:
     """Train for `epochs`; return one line of numbers for each, and print about ten of them.
 
     The scheduler steps once a batch. `evaluate_fn(model)` adds its numbers to the line. With a `checkpoint` every
@@ -29,33 +39,45 @@ def fit(model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, lo
     history: list[dict[str, float]] = checkpoint.restore() if checkpoint else []
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
-        total, seen = torch.zeros((), device=device), 0     # summed on the device: .item() each step would stall a GPU
-        for batch in tqdm(loader, f"  epoch {epoch}/{epochs}", leave=False, disable=True if quiet else None, delay=1):
+        total, seen = (
+            torch.zeros((), device=device),
+            0,
+        )  # summed on the device: .item() each step would stall a GPU
+        for batch in tqdm(
+            loader,
+            f"  epoch {epoch}/{epochs}",
+            leave=False,
+            disable=True if quiet else None,
+            delay=1,
+        ):
             batch = to_device(batch, device)
-            loss = loss_fn(model, batch)                    # 1 forward
-            optimizer.zero_grad()                           # 2 clear the last step's gradients
-            loss.backward()                                 # 3 backward
+            loss = loss_fn(model, batch)  # 1 forward
+            optimizer.zero_grad()  # 2 clear the last step's gradients
+            loss.backward()  # 3 backward
             if grad_clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-            optimizer.step()                                # 4 update
+            optimizer.step()  # 4 update
             if scheduler is not None:
                 scheduler.step()
-            total += loss.detach() * batch_size(batch)      # the last batch is short: weight by samples
+            total += loss.detach() * batch_size(batch)  # the last batch is short: weight by samples
             seen += batch_size(batch)
         row = {"epoch": epoch, "train_loss": (total / max(seen, 1)).item()}
         if evaluate_fn is not None:
             row |= {name: float(value) for name, value in evaluate_fn(model).items()}
         history.append(row)
         if not quiet and (epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)):
-            print("  " + "  ".join(f"{name} {value:<6.4g}" for name, value in row.items()), flush=True)
+            print(
+                "  " + "  ".join(f"{name} {value:<6.4g}" for name, value in row.items()), flush=True
+            )
         if checkpoint:
             checkpoint.save(history)
     return history
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Iterable,
-             score_fn: Callable[[nn.Module, Any], dict[str, Tensor]]) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, loader: Iterable, score_fn: Callable[[nn.Module, Any], dict[str, Tensor]]
+) -> dict[str, float]:
     """Mean over samples of what `score_fn(model, batch)` gives as means over the batch; in eval mode, no gradients."""
     device = next(model.parameters()).device
     was_training = model.training

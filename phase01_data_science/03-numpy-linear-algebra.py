@@ -11,6 +11,7 @@ Run       python phase01_data_science/03-numpy-linear-algebra.py           about
 Needs     -
 Notation  A (n, k) matrix with independent columns  Q (n, k) columns at right angles, of length 1  R (k, k) triangle
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ class Config(LessonConfig):
 
 def solve(a: np.ndarray, b: np.ndarray, swap_rows: bool = True) -> np.ndarray:
     """x with a x = b, by elimination; a: (n, n), b: (n,) -> (n,). Raises ValueError when a column has no pivot."""
-    a, b = np.array(a, dtype=float), np.array(b, dtype=float)       # copies: the caller keeps theirs
+    a, b = np.array(a, dtype=float), np.array(b, dtype=float)  # copies: the caller keeps theirs
     # practice: make zeros below the diagonal
     # hint: in column k, swap the row with the largest entry (from row k on) up to row k: that is the pivot
     # hint: take factor = a[i, k] / a[k, k] times row k from every row i below; the same for b
@@ -51,7 +52,7 @@ def back_substitute(r: np.ndarray, b: np.ndarray) -> np.ndarray:
     # hint: x = np.zeros(len(b)), then for i in reversed(range(len(b))): …
     x = np.zeros(len(b))
     for i in reversed(range(len(b))):
-        x[i] = (b[i] - r[i, i + 1:] @ x[i + 1:]) / r[i, i]
+        x[i] = (b[i] - r[i, i + 1 :] @ x[i + 1 :]) / r[i, i]
     # end practice
     return x
 
@@ -84,13 +85,17 @@ def householder(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         v[0] += np.copysign(np.sqrt(v @ v), v[0])
         v = v / np.sqrt(v @ v)
         r[j:] -= 2 * np.outer(v, v @ r[j:])
-        q[:, j:] -= 2 * np.outer(q[:, j:] @ v, v)                   # mirrors undo themselves: this collects them
+        q[:, j:] -= 2 * np.outer(q[:, j:] @ v, v)  # mirrors undo themselves: this collects them
         # end practice
-    return q[:, :a.shape[1]], np.triu(r[:a.shape[1]])
+    return q[:, : a.shape[1]], np.triu(r[: a.shape[1]])
 
 
 def methods() -> dict:
-    return {"classical": gram_schmidt, "modified": lambda a: gram_schmidt(a, modified=True), "mirror": householder}
+    return {
+        "classical": gram_schmidt,
+        "modified": lambda a: gram_schmidt(a, modified=True),
+        "mirror": householder,
+    }
 
 
 def fit_normal(a: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -131,12 +136,22 @@ def positive(q: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def show_solve(cfg: Config) -> None:
     print("\n[1] Elimination: make zeros below the diagonal, then solve from the last row up")
     rng = cfg.rng()
-    systems = [(rng.normal(size=(12, 12)) + 6 * np.eye(12)[::-1], rng.normal(size=12)) for _ in range(cfg.trials)]
-    check_close("solve", f"equals np.linalg.solve on {cfg.trials} systems of 12 equations",
-                [solve(a, b) for a, b in systems], [np.linalg.solve(a, b) for a, b in systems])
+    systems = [
+        (rng.normal(size=(12, 12)) + 6 * np.eye(12)[::-1], rng.normal(size=12))
+        for _ in range(cfg.trials)
+    ]
+    check_close(
+        "solve",
+        f"equals np.linalg.solve on {cfg.trials} systems of 12 equations",
+        [solve(a, b) for a, b in systems],
+        [np.linalg.solve(a, b) for a, b in systems],
+    )
     a, b = np.array([[1e-20, 1], [1, 1]]), np.array([1.0, 2])
-    check("pivot", f"1e-20 x + y = 1, x + y = 2: rows swapped {solve(a, b)}, not {solve(a, b, swap_rows=False)}",
-          np.allclose(solve(a, b), 1) and abs(solve(a, b, swap_rows=False)[0] - 1) > 0.5)
+    check(
+        "pivot",
+        f"1e-20 x + y = 1, x + y = 2: rows swapped {solve(a, b)}, not {solve(a, b, swap_rows=False)}",
+        np.allclose(solve(a, b), 1) and abs(solve(a, b, swap_rows=False)[0] - 1) > 0.5,
+    )
     try:
         answer = solve(np.array([[1.0, 2], [2, 4]]), b)
     except ValueError as error:
@@ -145,12 +160,20 @@ def show_solve(cfg: Config) -> None:
 
 
 def show_qr(cfg: Config) -> None:
-    print("\n[2] A = QR: Q holds the directions at right angles, R how much of each is in every column")
+    print(
+        "\n[2] A = QR: Q holds the directions at right angles, R how much of each is in every column"
+    )
     rng = cfg.rng()
-    matrices = [*rng.normal(size=(cfg.trials, 9, 6)), -np.eye(9, 6)]        # the last one's columns lie on the axes
+    matrices = [
+        *rng.normal(size=(cfg.trials, 9, 6)),
+        -np.eye(9, 6),
+    ]  # the last one's columns lie on the axes
     for name, method in methods().items():
-        check_close(f"qr-{name}", f"{name}: Q and R equal np.linalg.qr's for {len(matrices)} matrices",
-                    *([np.vstack(positive(*qr(a))) for a in matrices] for qr in (method, np.linalg.qr)))
+        check_close(
+            f"qr-{name}",
+            f"{name}: Q and R equal np.linalg.qr's for {len(matrices)} matrices",
+            *([np.vstack(positive(*qr(a))) for a in matrices] for qr in (method, np.linalg.qr)),
+        )
 
 
 def defect(name: str, n: int) -> np.ndarray:
@@ -160,57 +183,124 @@ def defect(name: str, n: int) -> np.ndarray:
 
 
 def show_hilbert(cfg: Config) -> dict[str, float]:
-    print("\n[3] The same three on the 10x10 Hilbert matrix: algebra says Q is orthogonal, arithmetic does not")
+    print(
+        "\n[3] The same three on the 10x10 Hilbert matrix: algebra says Q is orthogonal, arithmetic does not"
+    )
     loss = {name: float(np.linalg.norm(defect(name, 10))) for name in methods()}
     check("classical", "classical Gram–Schmidt: ‖QᵀQ − I‖", loss["classical"], above=1)
-    check("modified", "modified Gram–Schmidt, one word changed", loss["modified"], at_least=1e-5, at_most=1e-3)
-    check("mirror", "Householder's mirrors: each is orthogonal, so their product is", loss["mirror"], below=1e-13)
+    check(
+        "modified",
+        "modified Gram–Schmidt, one word changed",
+        loss["modified"],
+        at_least=1e-5,
+        at_most=1e-3,
+    )
+    check(
+        "mirror",
+        "Householder's mirrors: each is orthogonal, so their product is",
+        loss["mirror"],
+        below=1e-13,
+    )
     draw_hilbert(cfg)
     return loss
 
 
 def show_condition(cfg: Config) -> None:
-    print("\n[4] Rank counts directions; the condition number says how much an error in b can grow in x")
+    print(
+        "\n[4] Rank counts directions; the condition number says how much an error in b can grow in x"
+    )
     rng = cfg.rng()
-    thin, y = rng.normal(size=(8, 3)) @ rng.normal(size=(3, 6)), rng.normal(size=8)     # (8, 6), but three directions
-    check("rank", "three directions, as np.linalg.matrix_rank says; of all best fits lstsq's, the shortest",
-          len(trimmed_svd(thin)[1]) == np.linalg.matrix_rank(thin) == 3
-          and np.allclose(fit_svd(thin, y), np.linalg.lstsq(thin, y)[0]))
+    thin, y = (
+        rng.normal(size=(8, 3)) @ rng.normal(size=(3, 6)),
+        rng.normal(size=8),
+    )  # (8, 6), but three directions
+    check(
+        "rank",
+        "three directions, as np.linalg.matrix_rank says; of all best fits lstsq's, the shortest",
+        len(trimmed_svd(thin)[1]) == np.linalg.matrix_rank(thin) == 3
+        and np.allclose(fit_svd(thin, y), np.linalg.lstsq(thin, y)[0]),
+    )
     a = hilbert(4)
     u, s, _ = np.linalg.svd(a)
     kappa = s[0] / s[-1]
-    check_close("condition", f"largest : smallest value = np.linalg.cond = {kappa:,.0f}", kappa, np.linalg.cond(a))
-    pairs = [*rng.normal(size=(200, 2, 4)), (u[:, 0], u[:, -1])]    # b, and what is added to b
-    growth = [np.linalg.norm(solve(a, error)) / np.linalg.norm(solve(a, b)) * np.linalg.norm(b) / np.linalg.norm(error)
-              for b, error in pairs]
+    check_close(
+        "condition",
+        f"largest : smallest value = np.linalg.cond = {kappa:,.0f}",
+        kappa,
+        np.linalg.cond(a),
+    )
+    pairs = [*rng.normal(size=(200, 2, 4)), (u[:, 0], u[:, -1])]  # b, and what is added to b
+    growth = [
+        np.linalg.norm(solve(a, error))
+        / np.linalg.norm(solve(a, b))
+        * np.linalg.norm(b)
+        / np.linalg.norm(error)
+        for b, error in pairs
+    ]
     print(f"  relative error of x by that of b, 200 at random: median {np.median(growth):.1f}")
-    check("bound", f"the largest, {max(growth[:-1]):.0f}, by {kappa:,.0f}", max(growth[:-1]) / kappa, at_most=1)
-    check_close("worst", "b in the strongest direction, error in the weakest: all of it", growth[-1], kappa, rtol=1e-6)
+    check(
+        "bound",
+        f"the largest, {max(growth[:-1]):.0f}, by {kappa:,.0f}",
+        max(growth[:-1]) / kappa,
+        at_most=1,
+    )
+    check_close(
+        "worst",
+        "b in the strongest direction, error in the weakest: all of it",
+        growth[-1],
+        kappa,
+        rtol=1e-6,
+    )
 
 
 def show_fit(cfg: Config) -> dict:
     print("\n[5] More equations than unknowns: drop the perpendicular onto what A can reach")
     rng = cfg.rng()
     problems = [(rng.normal(size=(30, 4)), rng.normal(size=30)) for _ in range(cfg.trials)]
-    check_close("three-ways", "normal equations, QR and SVD all equal np.linalg.lstsq",
-                [[fit(a, y) for a, y in problems] for fit in (fit_normal, fit_qr, fit_svd)],
-                [[np.linalg.lstsq(a, y)[0] for a, y in problems]] * 3)
-    check_close("residual", "what is left over stands at right angles to every column",
-                [a.T @ (y - a @ fit_qr(a, y)) for a, y in problems], np.zeros((cfg.trials, 4)))
-    a = np.vander(np.linspace(0, 1, 40), 4)                         # columns t³, t², t, 1
+    check_close(
+        "three-ways",
+        "normal equations, QR and SVD all equal np.linalg.lstsq",
+        [[fit(a, y) for a, y in problems] for fit in (fit_normal, fit_qr, fit_svd)],
+        [[np.linalg.lstsq(a, y)[0] for a, y in problems]] * 3,
+    )
+    check_close(
+        "residual",
+        "what is left over stands at right angles to every column",
+        [a.T @ (y - a @ fit_qr(a, y)) for a, y in problems],
+        np.zeros((cfg.trials, 4)),
+    )
+    a = np.vander(np.linspace(0, 1, 40), 4)  # columns t³, t², t, 1
     kappa = np.linalg.cond(a)
-    check_close("squared", f"cond(AᵀA) = cond(A)² = {kappa:.0f}²", np.linalg.cond(a.T @ a), kappa**2, rtol=1e-6)
+    check_close(
+        "squared",
+        f"cond(AᵀA) = cond(A)² = {kappa:.0f}²",
+        np.linalg.cond(a.T @ a),
+        kappa**2,
+        rtol=1e-6,
+    )
     errors: dict[str, list[float]] = {"normal equations": [], "QR": [], "SVD": []}
     for degree in range(1, 13):
         a = np.vander(np.linspace(0, 1, 40), degree + 1)
         for name, fit in zip(errors, (fit_normal, fit_qr, fit_svd)):
-            errors[name].append(abs(fit(a, a.sum(axis=1)) - 1).max())       # the true coefficients are all 1
+            errors[name].append(
+                abs(fit(a, a.sum(axis=1)) - 1).max()
+            )  # the true coefficients are all 1
     for name, values in errors.items():
-        print(f"  exact data, {name:<17} errors {values[3]:.0e} (degree 4), {values[7]:.0e} (8), {values[11]:.0e} (12)")
-    check("digits", "at degree 8, how many times further off the normal equations are than QR",
-          errors["normal equations"][7] / errors["QR"][7], at_least=1000)
+        print(
+            f"  exact data, {name:<17} errors {values[3]:.0e} (degree 4), {values[7]:.0e} (8), {values[11]:.0e} (12)"
+        )
+    check(
+        "digits",
+        "at degree 8, how many times further off the normal equations are than QR",
+        errors["normal equations"][7] / errors["QR"][7],
+        at_least=1000,
+    )
     draw_fit(cfg, errors)
-    return {"error_normal": errors["normal equations"][7], "error_qr": errors["QR"][7], "errors": errors}
+    return {
+        "error_normal": errors["normal equations"][7],
+        "error_qr": errors["QR"][7],
+        "errors": errors,
+    }
 
 
 def draw_hilbert(cfg: Config) -> None:
@@ -219,7 +309,9 @@ def draw_hilbert(cfg: Config) -> None:
     plot_curves(axes[0], curves, "size of the Hilbert matrix", "‖QᵀQ − I‖", start=2, log=True)
     axes[0].set_title("Right angles lost, by size")
     for axis, name in zip(axes[1:], methods()):
-        picture = axis.imshow(np.log10(abs(defect(name, 10)) + 1e-17), vmin=-16, vmax=0, cmap="magma")
+        picture = axis.imshow(
+            np.log10(abs(defect(name, 10)) + 1e-17), vmin=-16, vmax=0, cmap="magma"
+        )
         axis.set(title=f"{name}, 10×10", xticks=[], yticks=[])
     figure.colorbar(picture, ax=axes[-1], label="log₁₀ of |QᵀQ − I|")
     save_figure(figure, cfg.out / "hilbert")

@@ -12,6 +12,7 @@ Run       python phase03_pytorch/03-tensor-autograd.py                     about
 Needs     -
 Reference F.softplus, functional.hessian
 """
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from common.checks import check, check_close, timed
 from common.config import LessonConfig, main, param
 from common.figures import BLUE, GREEN, GREY, new_figure, save_figure
 
-Node = Any                                                  # what .grad_fn holds: a derivative waiting to be asked
+Node = Any  # what .grad_fn holds: a derivative waiting to be asked
 
 
 @dataclass
@@ -47,11 +48,12 @@ def in_order(root: Node) -> list[Node]:
             visit(behind)
         order.append(node)
         # end practice
+
     visit(root)
     return order[::-1]
 
 
-@torch.no_grad()                                            # else the gradients would get a graph too: step 5
+@torch.no_grad()  # else the gradients would get a graph too: step 5
 def backward(loss: Tensor) -> dict[Node, Tensor]:
     """What loss.backward() does, for nodes with one output: a leaf's node adds what arrives to the leaf's .grad.
     Returns the gradient of `loss` that arrived at each node."""
@@ -82,7 +84,7 @@ class Softplus(torch.autograd.Function):
         # practice: the derivative of log(1 + e^x), times what arrives
         # hint: e^x / (1 + e^x), written so that nothing overflows, is the sigmoid
         # hint: x, = ctx.saved_tensors
-        x, = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         slope = torch.sigmoid(x)
         result = gradient * slope
         # end practice
@@ -97,7 +99,7 @@ def derivatives(f: Callable[[Tensor], Tensor], x: Tensor, count: int) -> list[Te
     x = x.detach().requires_grad_()
     values = [f(x)]
     for _ in range(count):
-        slope, = torch.autograd.grad(values[-1].sum(), x, create_graph=True)
+        (slope,) = torch.autograd.grad(values[-1].sum(), x, create_graph=True)
         values.append(slope)
     # end practice
     return [value.detach() for value in values]
@@ -109,25 +111,39 @@ def hessian_vector(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tenso
     # hint: H v is the derivative of the number g · v, where g is the gradient and v a constant
     # hint: x = x.detach().requires_grad_(), then torch.autograd.grad twice, first with create_graph=True
     x = x.detach().requires_grad_()
-    gradient, = torch.autograd.grad(f(x), x, create_graph=True)
-    product, = torch.autograd.grad(gradient @ v, x)
+    (gradient,) = torch.autograd.grad(f(x), x, create_graph=True)
+    (product,) = torch.autograd.grad(gradient @ v, x)
     # end practice
     return product
 
 
 def show_graph(cfg: Config) -> None:
     print("\n[1] Every result remembers the derivative that made it: .grad_fn is a graph")
-    w, x, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.0, 0.5, -0.5))
-    h = w * x                                               # used twice, so two paths lead back to it
+    w, x, b = (
+        torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.0, 0.5, -0.5)
+    )
+    h = w * x  # used twice, so two paths lead back to it
     loss = torch.tanh(h + b) * h
     nodes = in_order(loss.grad_fn)
-    print("  " + " → ".join(node.name().split("::")[-1].removesuffix("Backward0") for node in nodes))
-    check("walk", f"{len(nodes)} nodes, none before one that leads to it", len(nodes) == 7 and
-          all(nodes.index(n) < nodes.index(behind) for n in nodes for behind, _ in n.next_functions))
+    print(
+        "  " + " → ".join(node.name().split("::")[-1].removesuffix("Backward0") for node in nodes)
+    )
+    check(
+        "walk",
+        f"{len(nodes)} nodes, none before one that leads to it",
+        len(nodes) == 7
+        and all(
+            nodes.index(n) < nodes.index(behind) for n in nodes for behind, _ in n.next_functions
+        ),
+    )
     wanted = torch.stack(torch.autograd.grad(loss, (w, x, b), retain_graph=True))
     arrived = backward(loss)
-    check_close("no-magic", "calling the nodes in this order puts torch's gradients into .grad of w, x and b",
-                torch.stack([w.grad, x.grad, b.grad]), wanted)
+    check_close(
+        "no-magic",
+        "calling the nodes in this order puts torch's gradients into .grad of w, x and b",
+        torch.stack([w.grad, x.grad, b.grad]),
+        wanted,
+    )
     draw_graph(cfg, nodes, arrived, {id(w): "w", id(x): "x", id(b): "b"})
 
 
@@ -136,16 +152,30 @@ def show_leaves(cfg: Config) -> None:
     x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     middle = x * x
     middle.sum().backward()
-    check("leaves", f"x.grad is {x.grad.tolist()}; what was computed on the way is no leaf and keeps none",
-          x.is_leaf and not middle.is_leaf and torch.equal(x.grad, 2 * x))
-    (x * x).sum().backward()                                # no clearing in between
-    check_close("accumulates", "after a second backward() .grad is twice the gradient", x.grad, 2 * (2 * x))
-    one_path, = torch.autograd.grad((x * x.detach()).sum(), x)
-    check_close("detach", "detach() makes a constant of the same value: d(x · const) is half of 2x", one_path, x)
+    check(
+        "leaves",
+        f"x.grad is {x.grad.tolist()}; what was computed on the way is no leaf and keeps none",
+        x.is_leaf and not middle.is_leaf and torch.equal(x.grad, 2 * x),
+    )
+    (x * x).sum().backward()  # no clearing in between
+    check_close(
+        "accumulates", "after a second backward() .grad is twice the gradient", x.grad, 2 * (2 * x)
+    )
+    (one_path,) = torch.autograd.grad((x * x.detach()).sum(), x)
+    check_close(
+        "detach",
+        "detach() makes a constant of the same value: d(x · const) is half of 2x",
+        one_path,
+        x,
+    )
     with torch.no_grad():
         silent = x * x
-    check("silent", "under no_grad() nothing is recorded: no grad_fn, and backward() is an error",
-          silent.grad_fn is None and "does not require grad" in error_of(lambda: silent.sum().backward()))
+    check(
+        "silent",
+        "under no_grad() nothing is recorded: no grad_fn, and backward() is an error",
+        silent.grad_fn is None
+        and "does not require grad" in error_of(lambda: silent.sum().backward()),
+    )
 
 
 def error_of(function: Callable[[], Any]) -> str:
@@ -157,69 +187,123 @@ def error_of(function: Callable[[], Any]) -> str:
 
 
 def show_function(cfg: Config) -> None:
-    print("\n[3] A function of one's own: forward, backward, and a test that asks small differences")
+    print(
+        "\n[3] A function of one's own: forward, backward, and a test that asks small differences"
+    )
     x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
-    check("gradcheck", "first and second derivative agree with finite differences",
-          torch.autograd.gradcheck(Softplus.apply, x) and torch.autograd.gradgradcheck(Softplus.apply, x))
+    check(
+        "gradcheck",
+        "first and second derivative agree with finite differences",
+        torch.autograd.gradcheck(Softplus.apply, x)
+        and torch.autograd.gradgradcheck(Softplus.apply, x),
+    )
     far = torch.tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
     written = (lambda x: torch.log(1 + torch.exp(x)), Softplus.apply, F.softplus)
     naive, ours, reference = (torch.autograd.grad(f(far).sum(), far)[0] for f in written)
-    check("stable", f"slope at 1000: written naively {naive[2]:.0f}, ours {ours[2]:.0f}, as F.softplus has it",
-          naive[2].isnan().item() and torch.allclose(ours, reference))
-    forgetful = type("F", (Softplus,), {"backward": staticmethod(lambda ctx, _: ctx.saved_tensors[0].sigmoid())})
-    check("caught", "gradcheck refuses a backward that forgets to multiply with what arrives",
-          not torch.autograd.gradcheck(forgetful.apply, x, raise_exception=False))
+    check(
+        "stable",
+        f"slope at 1000: written naively {naive[2]:.0f}, ours {ours[2]:.0f}, as F.softplus has it",
+        naive[2].isnan().item() and torch.allclose(ours, reference),
+    )
+    forgetful = type(
+        "F", (Softplus,), {"backward": staticmethod(lambda ctx, _: ctx.saved_tensors[0].sigmoid())}
+    )
+    check(
+        "caught",
+        "gradcheck refuses a backward that forgets to multiply with what arrives",
+        not torch.autograd.gradcheck(forgetful.apply, x, raise_exception=False),
+    )
 
 
 def show_hooks(cfg: Config) -> None:
     print("\n[4] A hook stands beside the graph, sees the gradient that passes, and may replace it")
     x = torch.tensor([1.0, -2.0, 30.0], dtype=torch.float64, requires_grad=True)
     y, seen = x * 3, []
-    y.register_hook(seen.append)                            # append returns None: the gradient passes unchanged
+    y.register_hook(seen.append)  # append returns None: the gradient passes unchanged
     y.register_hook(lambda gradient: gradient.clamp(-5, 5))
     (y * y).sum().backward()
-    check_close("hook-sees", f"at y, which keeps no .grad, the first saw 2y = {seen[0].tolist()}", seen[0], 2 * y)
-    check_close("hook-changes", f"the second clipped it, so x got {x.grad.tolist()}", x.grad, 3 * (2 * y).clamp(-5, 5))
-    z = x.exp().add_(1)                                     # the graph keeps e^x, its own derivative; overwritten
-    check("overwritten", "a value that backward needs was changed in place: torch notices and refuses",
-          "modified by an inplace operation" in error_of(lambda: z.sum().backward()))
+    check_close(
+        "hook-sees",
+        f"at y, which keeps no .grad, the first saw 2y = {seen[0].tolist()}",
+        seen[0],
+        2 * y,
+    )
+    check_close(
+        "hook-changes",
+        f"the second clipped it, so x got {x.grad.tolist()}",
+        x.grad,
+        3 * (2 * y).clamp(-5, 5),
+    )
+    z = x.exp().add_(1)  # the graph keeps e^x, its own derivative; overwritten
+    check(
+        "overwritten",
+        "a value that backward needs was changed in place: torch notices and refuses",
+        "modified by an inplace operation" in error_of(lambda: z.sum().backward()),
+    )
 
 
 def show_second(cfg: Config) -> float:
     print("\n[5] A gradient is a result too: keep its graph and differentiate again")
     points = torch.linspace(-6, 6, 241, dtype=torch.float64)
-    ours = derivatives(lambda x: torch.exp(-x ** 2 / 8) * torch.sin(2 * x), points, 2)
-    bell, s, c = torch.exp(-points ** 2 / 8), torch.sin(2 * points), torch.cos(2 * points)
-    by_hand = [bell * s, bell * (2 * c - points / 4 * s), bell * (s * (points ** 2 / 16 - 4.25) - points * c)]
-    check_close("derivatives", "f, f' and f'' are the formulas", torch.stack(ours), torch.stack(by_hand))
-    a = torch.randn(cfg.size, cfg.size, dtype=torch.float64) / cfg.size ** 0.5
+    ours = derivatives(lambda x: torch.exp(-(x**2) / 8) * torch.sin(2 * x), points, 2)
+    bell, s, c = torch.exp(-(points**2) / 8), torch.sin(2 * points), torch.cos(2 * points)
+    by_hand = [
+        bell * s,
+        bell * (2 * c - points / 4 * s),
+        bell * (s * (points**2 / 16 - 4.25) - points * c),
+    ]
+    check_close(
+        "derivatives", "f, f' and f'' are the formulas", torch.stack(ours), torch.stack(by_hand)
+    )
+    a = torch.randn(cfg.size, cfg.size, dtype=torch.float64) / cfg.size**0.5
     x, v = torch.randn(2, cfg.size, dtype=torch.float64)
 
     def f(x: Tensor) -> Tensor:
-        return torch.logsumexp(a @ x, dim=0) + (x ** 4).sum() / 12
-    check_close("hvp", f"H v equals the full {cfg.size}x{cfg.size} Hessian times v", hessian_vector(f, x, v),
-                torch.autograd.functional.hessian(f, x) @ v)
-    return timed("hvp-cost", "and it is faster, for it costs about two gradients",
-                 lambda: torch.autograd.functional.hessian(f, x) @ v, lambda: hessian_vector(f, x, v), at_least=5)
+        return torch.logsumexp(a @ x, dim=0) + (x**4).sum() / 12
+
+    check_close(
+        "hvp",
+        f"H v equals the full {cfg.size}x{cfg.size} Hessian times v",
+        hessian_vector(f, x, v),
+        torch.autograd.functional.hessian(f, x) @ v,
+    )
+    return timed(
+        "hvp-cost",
+        "and it is faster, for it costs about two gradients",
+        lambda: torch.autograd.functional.hessian(f, x) @ v,
+        lambda: hessian_vector(f, x, v),
+        at_least=5,
+    )
 
 
 def show_samples(cfg: Config) -> float:
-    print("\n[6] torch.func: functions from functions; vmap(grad(loss)) is one gradient for each sample")
+    print(
+        "\n[6] torch.func: functions from functions; vmap(grad(loss)) is one gradient for each sample"
+    )
     w, x, y = (torch.randn(*shape, dtype=torch.float64) for shape in ((5,), (64, 5), (64,)))
 
-    def loss(w: Tensor, x: Tensor, y: Tensor) -> Tensor:    # of one sample: w and x are (D,), y is one number
+    def loss(
+        w: Tensor, x: Tensor, y: Tensor
+    ) -> Tensor:  # of one sample: w and x are (D,), y is one number
         return (x @ w - y) ** 2
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)         # (N, D)
-    batch, = torch.autograd.grad(loss(w.requires_grad_(), x, y).mean(), w)
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)  # (N, D)
+    (batch,) = torch.autograd.grad(loss(w.requires_grad_(), x, y).mean(), w)
     largest = (each.norm(dim=1).max() / each.mean(dim=0).norm()).item()
-    check_close("per-sample", f"each is 2 (x·w - y) x; the longest is {largest:.0f} times as long as the batch's",
-                torch.cat([each, each.mean(dim=0)[None]]), torch.cat([2 * (x @ w - y)[:, None] * x, batch[None]]))
+    check_close(
+        "per-sample",
+        f"each is 2 (x·w - y) x; the longest is {largest:.0f} times as long as the batch's",
+        torch.cat([each, each.mean(dim=0)[None]]),
+        torch.cat([2 * (x @ w - y)[:, None] * x, batch[None]]),
+    )
     return largest
 
 
-def draw_graph(cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], names: dict[int, str]) -> None:
+def draw_graph(
+    cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], names: dict[int, str]
+) -> None:
     column, place = {nodes[0]: 0}, {}
-    for node in nodes:                                      # as far right as its longest way from the loss
+    for node in nodes:  # as far right as its longest way from the loss
         for behind, _ in node.next_functions:
             column[behind] = max(column.get(behind, 0), column[node] + 1)
         place[node] = column[node], (-1) ** len(place) * hasattr(node, "variable")
@@ -227,13 +311,40 @@ def draw_graph(cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], name
     for node, (x, y) in place.items():
         leaf = hasattr(node, "variable")
         text = names[id(node.variable)] + ".grad" if leaf else node.name().removesuffix("Backward0")
-        axis.text(x, y, f"{text}\n{arrived[node]:.3f}", ha="center", va="center", color="white", fontsize=15,
-                  bbox={"boxstyle": "round,pad=0.5", "facecolor": GREEN if leaf else BLUE, "edgecolor": "none"})
+        axis.text(
+            x,
+            y,
+            f"{text}\n{arrived[node]:.3f}",
+            ha="center",
+            va="center",
+            color="white",
+            fontsize=15,
+            bbox={
+                "boxstyle": "round,pad=0.5",
+                "facecolor": GREEN if leaf else BLUE,
+                "edgecolor": "none",
+            },
+        )
         for behind, _ in node.next_functions:
             bend = f"arc3,rad={-0.35 * (column[behind] - x > 1)}"
-            axis.annotate("", place[behind], (x, y), arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 2,
-                          "shrinkA": 38, "shrinkB": 38, "connectionstyle": bend})
-    axis.set(xlim=(-0.5, 4.5), ylim=(-1.5, 1.4), title="The way back from loss = tanh(w·x + b) · w·x, and what arrives")
+            axis.annotate(
+                "",
+                place[behind],
+                (x, y),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": GREY,
+                    "linewidth": 2,
+                    "shrinkA": 38,
+                    "shrinkB": 38,
+                    "connectionstyle": bend,
+                },
+            )
+    axis.set(
+        xlim=(-0.5, 4.5),
+        ylim=(-1.5, 1.4),
+        title="The way back from loss = tanh(w·x + b) · w·x, and what arrives",
+    )
     axis.axis("off")
     save_figure(figure, cfg.out / "graph")
 

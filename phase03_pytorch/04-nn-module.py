@@ -12,6 +12,7 @@ Reference nn.Module, nn.Linear, nn.ReLU, nn.Sequential, nn.Parameter
 Learns    no model is trained here, but for one step
 Notation  B batch  I inputs  O outputs
 """
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,12 +33,14 @@ class Config(LessonConfig):
 
 class Parameter(Tensor):
     """A tensor that says of itself: train me."""
+
     def __new__(cls, values: Tensor) -> "Parameter":
-        return Tensor._make_subclass(cls, values, True)             # True: requires_grad
+        return Tensor._make_subclass(cls, values, True)  # True: requires_grad
 
 
 class Module:
     """A node of a tree: it holds parameters, buffers and other modules, by name."""
+
     def __init__(self) -> None:
         self.__dict__.update(parameters_here={}, buffers_here={}, children_here={}, hooks=[])
 
@@ -68,15 +71,22 @@ class Module:
         # end practice
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
-        return [(prefix + name, p) for prefix, module in self.modules() for name, p in module.parameters_here.items()]
+        return [
+            (prefix + name, p)
+            for prefix, module in self.modules()
+            for name, p in module.parameters_here.items()
+        ]
 
     def parameters(self) -> list[Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that must be saved, by name: parameters and buffers. It shares the model's memory."""
-        return {prefix + name: values.detach() for prefix, module in self.modules()
-                for name, values in (module.parameters_here | module.buffers_here).items()}
+        return {
+            prefix + name: values.detach()
+            for prefix, module in self.modules()
+            for name, values in (module.parameters_here | module.buffers_here).items()
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Copy values in. Raises KeyError when names differ, ValueError when a shape does; then nothing is changed."""
@@ -88,7 +98,9 @@ class Module:
             raise KeyError(f"only on one side: {sorted(different)}")
         for name, values in ours.items():
             if values.shape != state[name].shape:
-                raise ValueError(f"{name}: the model has {tuple(values.shape)}, the file {tuple(state[name].shape)}")
+                raise ValueError(
+                    f"{name}: the model has {tuple(values.shape)}, the file {tuple(state[name].shape)}"
+                )
         for name, values in ours.items():
             values.copy_(state[name])
         # end practice
@@ -96,7 +108,7 @@ class Module:
     def double(self) -> "Module":
         for _, module in self.modules():
             for values in (module.parameters_here | module.buffers_here).values():
-                values.data = values.data.double()                  # still the object that an optimizer may hold
+                values.data = values.data.double()  # still the object that an optimizer may hold
         return self
 
     def register_forward_hook(self, hook: Callable) -> Callable[[], None]:
@@ -113,6 +125,7 @@ class Module:
 
 class Linear(Module):
     """y = x Wᵀ + b. (B, I) -> (B, O)"""
+
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         # practice: what is trained, and where it starts
@@ -144,24 +157,29 @@ class Sequential(Module):
         return x
 
 
-class Ours:                                                         # the names that torch.nn has
+class Ours:  # the names that torch.nn has
     Module, Linear, ReLU, Sequential = Module, Linear, ReLU, Sequential
 
 
 def make_net(kit: Any, cfg: Config) -> Any:
     """The same lines build a model from our parts (kit=Ours) or torch's (kit=nn). (B, 2) -> (B, 3)"""
+
     class Net(kit.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = kit.Sequential(kit.Linear(2, cfg.hidden), kit.ReLU(),
-                                       kit.Linear(cfg.hidden, cfg.hidden), kit.ReLU())
+            self.body = kit.Sequential(
+                kit.Linear(2, cfg.hidden),
+                kit.ReLU(),
+                kit.Linear(cfg.hidden, cfg.hidden),
+                kit.ReLU(),
+            )
             self.head = kit.Linear(cfg.hidden, 3)
             self.register_buffer("centre", torch.tensor([0.5, -0.5]))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.body(x - self.centre))
 
-    torch.manual_seed(cfg.seed)                             # the same seed, the same weights
+    torch.manual_seed(cfg.seed)  # the same seed, the same weights
     return Net().double()
 
 
@@ -171,20 +189,39 @@ def show_registry(cfg: Config) -> int:
     for name, parameter in ours.named_parameters():
         print(f"  {name:<15}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
     wanted = [(name, parameter.shape) for name, parameter in theirs.named_parameters()]
-    check("names", "names, order and shapes are torch's", [(n, p.shape) for n, p in ours.named_parameters()] == wanted)
+    check(
+        "names",
+        "names, order and shapes are torch's",
+        [(n, p.shape) for n, p in ours.named_parameters()] == wanted,
+    )
     count = sum(parameter.numel() for parameter in ours.parameters())
-    check("count", f"{count:,} parameters, as torch counts and as the formula says",
-          count == sum(p.numel() for p in theirs.parameters()) == 3 * cfg.hidden + (cfg.hidden + 1) * (cfg.hidden + 3))
-    ours.layers, theirs.layers = [Linear(2, 2)], [nn.Linear(2, 2)]      # a list is neither Parameter nor Module
-    check("lost", "layers in a plain list are lost to the optimizer, in torch too (hence nn.ModuleList)",
-          len(ours.parameters()) == len(list(theirs.parameters())) == len(wanted))
+    check(
+        "count",
+        f"{count:,} parameters, as torch counts and as the formula says",
+        count
+        == sum(p.numel() for p in theirs.parameters())
+        == 3 * cfg.hidden + (cfg.hidden + 1) * (cfg.hidden + 3),
+    )
+    ours.layers, theirs.layers = (
+        [Linear(2, 2)],
+        [nn.Linear(2, 2)],
+    )  # a list is neither Parameter nor Module
+    check(
+        "lost",
+        "layers in a plain list are lost to the optimizer, in torch too (hence nn.ModuleList)",
+        len(ours.parameters()) == len(list(theirs.parameters())) == len(wanted),
+    )
     return count
 
 
 def show_layers(cfg: Config) -> None:
     print("\n[2] The same seed gives the same weights, and these the same numbers")
     ours, theirs = make_net(Ours, cfg), make_net(nn, cfg)
-    check("same-start", "drawn as nn.Linear draws", all(map(torch.equal, ours.parameters(), theirs.parameters())))
+    check(
+        "same-start",
+        "drawn as nn.Linear draws",
+        all(map(torch.equal, ours.parameters(), theirs.parameters())),
+    )
     x, results, weights = torch.randn(20, 2, dtype=torch.float64), [], []
     for net in (ours, theirs):
         output = net(x)
@@ -192,16 +229,30 @@ def show_layers(cfg: Config) -> None:
         results.append(torch.cat([output.flatten(), *(p.grad.flatten() for p in net.parameters())]))
         torch.optim.SGD(net.parameters(), lr=0.1).step()
         weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
-    check_close("same-output", "outputs and the gradients of all parameters equal those of torch.nn", *results)
-    check_close("same-step", "torch's optimizer takes our parameters: the same weights after a step", *weights)
+    check_close(
+        "same-output",
+        "outputs and the gradients of all parameters equal those of torch.nn",
+        *results,
+    )
+    check_close(
+        "same-step",
+        "torch's optimizer takes our parameters: the same weights after a step",
+        *weights,
+    )
 
 
 def show_state(cfg: Config) -> None:
     print("\n[3] A state_dict is the model without its code: names and numbers")
     ours, theirs, x = make_net(Ours, cfg), make_net(nn, cfg), torch.randn(20, 2).double()
-    check("state-names", f"{len(ours.state_dict())} entries as torch has them, the buffer “centre” among them",
-          list(ours.state_dict()) == list(theirs.state_dict()) and len(ours.state_dict()) == len(ours.parameters()) + 1)
-    trained = {name: values + torch.randn_like(values) for name, values in ours.state_dict().items()}
+    check(
+        "state-names",
+        f"{len(ours.state_dict())} entries as torch has them, the buffer “centre” among them",
+        list(ours.state_dict()) == list(theirs.state_dict())
+        and len(ours.state_dict()) == len(ours.parameters()) + 1,
+    )
+    trained = {
+        name: values + torch.randn_like(values) for name, values in ours.state_dict().items()
+    }
     ours.load_state_dict(trained), theirs.load_state_dict(trained)
     check_close("exchange", "one state_dict loaded into both: the same outputs", ours(x), theirs(x))
     before, errors = ours(x), []
@@ -210,10 +261,18 @@ def show_state(cfg: Config) -> None:
             ours.load_state_dict({name: values * 2 for name, values in state.items()})
         except (KeyError, ValueError) as error:
             errors.append(error.args[0])
-    check("refused", f"nothing is half loaded: {'; '.join(errors)}", len(errors) == 2 and torch.equal(ours(x), before))
-    ours.loose = torch.zeros(2)                                         # neither parameter nor buffer
-    check("moved", ".double() moves parameters and buffers, and forgets a plain tensor", ours.double().centre.dtype ==
-          ours.head.bias.dtype == torch.float64 and ours.loose.dtype == torch.float32)
+    check(
+        "refused",
+        f"nothing is half loaded: {'; '.join(errors)}",
+        len(errors) == 2 and torch.equal(ours(x), before),
+    )
+    ours.loose = torch.zeros(2)  # neither parameter nor buffer
+    check(
+        "moved",
+        ".double() moves parameters and buffers, and forgets a plain tensor",
+        ours.double().centre.dtype == ours.head.bias.dtype == torch.float64
+        and ours.loose.dtype == torch.float32,
+    )
 
 
 def show_hooks(cfg: Config) -> dict[str, float]:
@@ -224,16 +283,27 @@ def show_hooks(cfg: Config) -> dict[str, float]:
         stack, seen = Sequential(*layers), curves.setdefault(name, [])
         for parameter in stack.parameters():
             parameter.data *= factor
-        remove = [relu.register_forward_hook(lambda m, inputs, out: seen.append(out.std(dim=0).mean().item()))
-                  for relu in layers[1::2]]
+        remove = [
+            relu.register_forward_hook(
+                lambda m, inputs, out: seen.append(out.std(dim=0).mean().item())
+            )
+            for relu in layers[1::2]
+        ]
         output = stack(x)
         print(f"  weights {name:<17}after layer 1: {seen[0]:<8.3g}after layer 10: {seen[-1]:.3g}")
     for take_off in remove:
         take_off()
-    check("hook", "ten layers, ten values, the last one the output's; and none more once the hooks are off",
-          torch.equal(stack(x), output) and len(seen) == 10 and seen[-1] == output.std(dim=0).mean().item())
+    check(
+        "hook",
+        "ten layers, ten values, the last one the output's; and none more once the hooks are off",
+        torch.equal(stack(x), output)
+        and len(seen) == 10
+        and seen[-1] == output.std(dim=0).mean().item(),
+    )
     figure, axis = new_figure(size=(9, 4.8))
-    plot_curves(axis, curves, xlabel="layer", ylabel="difference between samples (log scale)", log=True)
+    plot_curves(
+        axis, curves, xlabel="layer", ylabel="difference between samples (log scale)", log=True
+    )
     axis.set_title("What the hooks saw: how much of the input is left after each layer")
     save_figure(figure, cfg.out / "hooks")
     return {"faded": curves["as Linear starts"][0] / curves["as Linear starts"][-1]}

@@ -3,6 +3,7 @@
 A forked child enters through `become`; under --runner=spawn a fresh interpreter runs this file with the job on stdin.
 What is forbidden both fails (the script gets an OSError) and is written down, for a script may swallow the error.
 """
+
 import errno
 import importlib
 import ipaddress
@@ -23,9 +24,17 @@ ROOT = TESTS.parent
 OURS = r"(phase\d\d_\w+|common|practice)(\.|$)"
 AGEING = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 # audit event -> which of its arguments are paths that it changes, and which is the handle of their folder
-CHANGES = {"os.mkdir": ([0], 2), "os.remove": ([0], 1), "os.rmdir": ([0], 1), "os.rename": ([0, 1], 2),
-           "os.link": ([1], 3), "os.symlink": ([1], 2), "os.truncate": ([0], None), "os.chmod": ([0], 2),
-           "os.utime": ([0], 3)}
+CHANGES = {
+    "os.mkdir": ([0], 2),
+    "os.remove": ([0], 1),
+    "os.rmdir": ([0], 1),
+    "os.rename": ([0, 1], 2),
+    "os.link": ([1], 3),
+    "os.symlink": ([1], 2),
+    "os.truncate": ([0], None),
+    "os.chmod": ([0], 2),
+    "os.utime": ([0], 3),
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -39,14 +48,21 @@ def become(job: dict) -> NoReturn:
     os.environ.clear()
     os.environ.update(job["env"])
     os.chdir(scratch / "cwd")
-    tempfile.tempdir = None                                 # forget the server's
+    tempfile.tempdir = None  # forget the server's
     sys.argv = [job["script"], *job["argv"]]
     script = Path(job["script"])
     sys.path[:0] = [str(script.parent.parent), str(ROOT)]
     importlib.invalidate_caches()
     loaded, code, cuda, report = set(sys.modules), 1, [], None
-    log = os.open(scratch / "violations.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)     # shared with its own children
-    allowed = [scratch / "out", scratch / "tmp", scratch / "cache", Path(job["env"]["MPLCONFIGDIR"])]
+    log = os.open(
+        scratch / "violations.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )  # shared with its own children
+    allowed = [
+        scratch / "out",
+        scratch / "tmp",
+        scratch / "cache",
+        Path(job["env"]["MPLCONFIGDIR"]),
+    ]
     guard(allowed, lambda text: os.write(log, (text.replace("\n", " ") + "\n").encode()))
     try:
         if not job["draw"]:
@@ -61,12 +77,19 @@ def become(job: dict) -> NoReturn:
             cuda = report()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:                                   # a fault of the script: the test shows the trace
+    except BaseException:  # a fault of the script: the test shows the trace
         traceback.print_exc()
     used = os.times()
-    late = sorted({name for name in set(sys.modules) - loaded if "." not in name and not name.startswith("phase")})
-    (scratch / "tmp" / "child.json").write_text(json.dumps(
-        {"cpu": sum(used[:4]), "cuda": cuda, "late_imports": late}), encoding="utf-8")
+    late = sorted(
+        {
+            name
+            for name in set(sys.modules) - loaded
+            if "." not in name and not name.startswith("phase")
+        }
+    )
+    (scratch / "tmp" / "child.json").write_text(
+        json.dumps({"cpu": sum(used[:4]), "cuda": cuda, "late_imports": late}), encoding="utf-8"
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -75,7 +98,9 @@ def become(job: dict) -> NoReturn:
 def load(script: Path) -> ModuleType:
     """The script as a module, as `load_lesson` imports it."""
     module = importlib.import_module(f"{script.parent.name}.{script.stem}")
-    assert Path(module.__file__).samefile(script), f"{module.__file__} was imported instead of {script}"
+    assert Path(module.__file__).samefile(script), (
+        f"{module.__file__} was imported instead of {script}"
+    )
     return module
 
 
@@ -117,7 +142,7 @@ def guard(allowed: list[Path], violated: Callable[[str], object]) -> None:
         elif event in CHANGES:
             positions, handle = CHANGES[event]
             for path in (args[position] for position in positions):
-                if not isinstance(path, int):           # a handle of a file that "open" has let through
+                if not isinstance(path, int):  # a handle of a file that "open" has let through
                     forbid_outside(event, path, None if handle is None else args[handle])
         elif event in ("socket.connect", "socket.bind", "socket.sendto"):
             forbid_remote(event, args[1])
@@ -129,13 +154,17 @@ def guard(allowed: list[Path], violated: Callable[[str], object]) -> None:
         inside = any(place == folder or place.startswith(folder + os.sep) for folder in folders)
         if inside or place.startswith("/dev/") or f"{os.sep}__pycache__" in place:
             return
-        if event == "os.mkdir" and os.path.isdir(place):    # mkdir(exist_ok=True) asks first and then looks
+        if event == "os.mkdir" and os.path.isdir(
+            place
+        ):  # mkdir(exist_ok=True) asks first and then looks
             return
         violated(f"wrote outside --out: {event} {place}")
         raise PermissionError(errno.EACCES, "tests: nothing may be written outside --out", place)
 
     def forbid_remote(event: str, address) -> None:
-        host = address[0] if isinstance(address, tuple) else None       # a Unix socket's address is a path
+        host = (
+            address[0] if isinstance(address, tuple) else None
+        )  # a Unix socket's address is a path
         if host is None or is_loopback(host):
             return
         violated(f"reached for the network: {event} {host}")
@@ -163,7 +192,9 @@ def changed_path(path, handle: int | None) -> str:
     if handle is not None and handle >= 0 and not os.path.isabs(path):
         names = f"/proc/self/fd/{handle}"
         if not os.path.exists(names):
-            return os.devnull               # only Linux tells where a handle points; elsewhere this is let through
+            return (
+                os.devnull
+            )  # only Linux tells where a handle points; elsewhere this is let through
         path = os.path.join(os.readlink(names), path)
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(folder), name)

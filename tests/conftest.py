@@ -1,8 +1,9 @@
 """Options, and the engine that starts all scripts when the collection is done, so that tests only wait for results.
 
-    pytest                  what a learner runs: every script, tiny; one practice region of each, another one every day
-    pytest --all            everything, with every figure rendered; what .ci/run runs
+pytest                  what a learner runs: every script, tiny; one practice region of each, another one every day
+pytest --all            everything, with every figure rendered; what .ci/run runs
 """
+
 import os
 import sys
 import tempfile
@@ -18,8 +19,12 @@ FOLDER = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="everything, not the short selection")
-    parser.addoption("--runner", choices=("fork", "spawn"), default="fork" if sys.platform == "linux" else "spawn",
-                     help="how scripts start: forked from a server that has imported, or a fresh interpreter each")
+    parser.addoption(
+        "--runner",
+        choices=("fork", "spawn"),
+        default="fork" if sys.platform == "linux" else "spawn",
+        help="how scripts start: forked from a server that has imported, or a fresh interpreter each",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,9 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without --all, drop what is marked `full`. Scripts first: tests that measure time then have the machine alone."""
-    dropped = [item for item in items if item.get_closest_marker("full") and not config.getoption("all")]
+    dropped = [
+        item for item in items if item.get_closest_marker("full") and not config.getoption("all")
+    ]
     config.hook.pytest_deselected(items=dropped)
-    items[:] = sorted((item for item in items if item not in dropped), key=lambda item: not jobs_of(item))
+    items[:] = sorted(
+        (item for item in items if item not in dropped), key=lambda item: not jobs_of(item)
+    )
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -45,15 +54,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def jobs_of(item: pytest.Item) -> list[Job]:
     """The jobs among a test's parameters, alone or in tuples and lists."""
     values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return [job for value in values for job in (value if isinstance(value, (tuple, list)) else [value])
-            if isinstance(job, Job)]
+    return [
+        job
+        for value in values
+        for job in (value if isinstance(value, (tuple, list)) else [value])
+        if isinstance(job, Job)
+    ]
 
 
 def start_engine(config: pytest.Config) -> Engine:
     if ENGINE not in config.stash:
-        config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="course-tests-", ignore_cleanup_errors=True)
+        config.stash[FOLDER] = tempfile.TemporaryDirectory(
+            prefix="course-tests-", ignore_cleanup_errors=True
+        )
         base = Path(config.stash[FOLDER].name).resolve()
-        config.stash[ENGINE] = Engine(base, config.getoption("runner"), draw=config.getoption("all"))
+        config.stash[ENGINE] = Engine(
+            base, config.getoption("runner"), draw=config.getoption("all")
+        )
     return config.stash[ENGINE]
 
 
@@ -81,7 +98,9 @@ def pytest_make_collect_report(collector: pytest.Collector):
 def no_silent_skip(report: pytest.TestReport | pytest.CollectReport):
     """Under CI=true a skip is a failure, unless tests/allowed_skips.txt gives a reason for it."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
-        lines = (Path(__file__).parent / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
+        lines = (
+            (Path(__file__).parent / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
+        )
         allowed = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
         if not report.nodeid.startswith(tuple(allowed)):
             why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

@@ -2,6 +2,7 @@
 have a device and a shape but no memory (FakeTensorMode). A tensor that a model makes or keeps on the CPU meets one on
 "cuda" there, as it would on a real one, and torch refuses.
 """
+
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -13,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_map_only
 
-MOST = 20               # models of one script that are remembered
+MOST = 20  # models of one script that are remembered
 
 
 def watch() -> Callable[[], list[str]]:
@@ -31,8 +32,10 @@ def watch() -> Callable[[], list[str]]:
         if depth == 0 and len(calls) < MOST and id(module) not in calls:
             calls[id(module)] = module, *tree_map_only(torch.Tensor, _shape, (args, kwargs))
 
-    handles = (register_module_forward_pre_hook(enter),
-               register_module_forward_hook(leave, with_kwargs=True, always_call=True))
+    handles = (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, with_kwargs=True, always_call=True),
+    )
 
     def judge() -> list[str]:
         for handle in handles:
@@ -44,9 +47,14 @@ def watch() -> Callable[[], list[str]]:
 
 def on_cuda(module: nn.Module, args: tuple, kwargs: dict) -> str | None:
     """None, or what is wrong. What a fake tensor cannot do (.item(), .numpy()) is not held against the model."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), \
-            mock.patch.object(nn.RNNBase, "flatten_parameters"):        # asks the driver, which is not here
-        weights = {name: _fake(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        torch.no_grad(),
+        mock.patch.object(nn.RNNBase, "flatten_parameters"),
+    ):  # asks the driver, which is not here
+        weights = {
+            name: _fake(t) for name, t in [*module.named_parameters(), *module.named_buffers()]
+        }
         args, kwargs = tree_map_only(torch.Tensor, _fake, (args, kwargs))
         try:
             functional_call(module, weights, args, kwargs)

@@ -7,6 +7,7 @@ the caller's main module into every child.
 
 Reads one job (JSON) a line from stdin, answers one line a job on stdout, ends when stdin does.
 """
+
 import ast
 import gc
 import importlib
@@ -21,9 +22,13 @@ from pathlib import Path
 
 import child
 
-ALWAYS = ("torch._dynamo",                  # the first optimizer imports it: 1.2 s
-          "torch._subclasses.fake_tensor", "matplotlib.backends.backend_agg", "fake_cuda")
-NEVER = ("keras",)                          # chooses its backend when imported, which is for the lesson to say
+ALWAYS = (
+    "torch._dynamo",  # the first optimizer imports it: 1.2 s
+    "torch._subclasses.fake_tensor",
+    "matplotlib.backends.backend_agg",
+    "fake_cuda",
+)
+NEVER = ("keras",)  # chooses its backend when imported, which is for the lesson to say
 
 
 def preload() -> list[str]:
@@ -42,7 +47,9 @@ def preload() -> list[str]:
         if not name.startswith(NEVER):
             try:
                 importlib.import_module(name)
-            except Exception as error:      # an extra that is not installed: its lesson says so when it runs
+            except (
+                Exception
+            ) as error:  # an extra that is not installed: its lesson says so when it runs
                 missing.append(f"{name}: {error}")
     return missing
 
@@ -51,7 +58,7 @@ def imported(path: Path) -> set[str]:
     """Modules that a file imports, in functions too."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError:                     # being written right now; its own test will tell
+    except SyntaxError:  # being written right now; its own test will tell
         return set()
     names = set()
     for node in ast.walk(tree):
@@ -64,11 +71,16 @@ def imported(path: Path) -> set[str]:
 
 def serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)                           # what a library prints on import must not look like an answer
+    os.dup2(2, 1)  # what a library prints on import must not look like an answer
     missing = preload()
     gc.collect()
-    gc.freeze()                             # or every child's first collection copies all pages it looks at
-    ready = {"missing": missing, "threads": threads(), "cpu": time.process_time(), "modules": len(sys.modules)}
+    gc.freeze()  # or every child's first collection copies all pages it looks at
+    ready = {
+        "missing": missing,
+        "threads": threads(),
+        "cpu": time.process_time(),
+        "modules": len(sys.modules),
+    }
     print(json.dumps(ready), file=answers)
     os.set_blocking(0, False)
     selector, rest, running = selectors.DefaultSelector(), b"", {}
@@ -97,17 +109,27 @@ def serve() -> None:
 def start(job: dict, answers) -> tuple[int, dict]:
     pid = os.fork()
     if pid == 0:
-        os.setsid()                         # a group of its own, to be killed with all that it starts
+        os.setsid()  # a group of its own, to be killed with all that it starts
         answers.close()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         child.become(job)
-    return os.pidfd_open(pid), {"id": job["id"], "pid": pid, "deadline": time.monotonic() + job["limit"], "late": False}
+    return os.pidfd_open(pid), {
+        "id": job["id"],
+        "pid": pid,
+        "deadline": time.monotonic() + job["limit"],
+        "late": False,
+    }
 
 
 def finish(id: int, pid: int, deadline: float, late: bool) -> dict:
     _, status, usage = os.wait4(pid, 0)
-    kill(pid)                               # whatever of its group is left
-    return {"id": id, "code": os.waitstatus_to_exitcode(status), "late": late, "cpu": usage.ru_utime + usage.ru_stime}
+    kill(pid)  # whatever of its group is left
+    return {
+        "id": id,
+        "code": os.waitstatus_to_exitcode(status),
+        "late": late,
+        "cpu": usage.ru_utime + usage.ru_stime,
+    }
 
 
 def stop(running: dict) -> None:

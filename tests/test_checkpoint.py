@@ -1,4 +1,5 @@
 """A kill at any moment leaves the old file or the new one, whole; a resumed run ends as if nothing had happened."""
+
 import errno
 import io
 import os
@@ -78,7 +79,9 @@ def make(seed: int = 0, width: int = 8):
     return nn.Sequential(nn.Linear(4, width), nn.Dropout(0.3), nn.ReLU(), nn.Linear(width, 3))
 
 
-def train(folder, epochs: int = 6, resume: bool = False, settings=None, width: int = 8) -> torch.Tensor:
+def train(
+    folder, epochs: int = 6, resume: bool = False, settings=None, width: int = 8
+) -> torch.Tensor:
     """Shuffling, dropout, momentum, a schedule, noise from NumPy and Python: all that a resume must restore."""
     np.random.seed(0)
     random.seed(0)
@@ -92,10 +95,25 @@ def train(folder, epochs: int = 6, resume: bool = False, settings=None, width: i
     batches = Batches(x, torch.arange(40) % 3, batch_size=10, shuffle=True, transform=noisy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=6 * len(batches))
-    saved = Checkpoint(folder / "last.pt", resume=resume, settings=settings, model=model, optimizer=optimizer,
-                       schedule=schedule, batches=batches)
-    history = fit(model, batches, optimizer, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), epochs=epochs,
-                  scheduler=schedule, checkpoint=saved, quiet=True)
+    saved = Checkpoint(
+        folder / "last.pt",
+        resume=resume,
+        settings=settings,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=batches,
+    )
+    history = fit(
+        model,
+        batches,
+        optimizer,
+        lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]),
+        epochs=epochs,
+        scheduler=schedule,
+        checkpoint=saved,
+        quiet=True,
+    )
     assert [row["epoch"] for row in history] == list(range(1, epochs + 1))
     weights = nn.utils.parameters_to_vector(model.parameters()).detach()
     torch.save([weights, torch.tensor([row["train_loss"] for row in history])], folder / "final.pt")
@@ -117,14 +135,30 @@ def refused(path, words: str) -> str:
 def test_kill_9_then_resume_gives_the_same_weights_bit_for_bit(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    done = subprocess.run([sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)], capture_output=True,
-                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
     assert not done.stderr
-    assert [line for line in done.stdout.splitlines() if not line.startswith(("  resumed", "  nothing"))] == [
-        "0", "9 before the first save", "9 in mid-epoch last.pt", "9 half of a file last.pt",
-        "9 before the new name last.pt", "9 in mid-epoch again last.pt", "0", "0"]
+    assert [
+        line for line in done.stdout.splitlines() if not line.startswith(("  resumed", "  nothing"))
+    ] == [
+        "0",
+        "9 before the first save",
+        "9 in mid-epoch last.pt",
+        "9 half of a file last.pt",
+        "9 before the new name last.pt",
+        "9 in mid-epoch again last.pt",
+        "0",
+        "0",
+    ]
     resumed = [line.strip() for line in done.stdout.splitlines() if line.startswith("  resumed")]
-    assert resumed[:4] == ["resumed after epoch 2"] * 3 + ["resumed after epoch 3"]     # a killed save: the old file
+    assert resumed[:4] == ["resumed after epoch 2"] * 3 + [
+        "resumed after epoch 3"
+    ]  # a killed save: the old file
     for folder in ("killed", "random"):
         for ours, whole in zip(final(tmp_path / folder), final(tmp_path / "whole")):
             assert torch.equal(ours, whole), folder
@@ -143,18 +177,31 @@ def test_resume_goes_on_and_a_run_without_it_starts_anew(tmp_path, capsys):
 
 def test_other_settings_are_refused_by_the_flag(tmp_path):
     train(tmp_path, epochs=1, settings={"lr": 0.1, "batch_size": 10, "gone": 1})
-    with pytest.raises(LessonError, match="made with another --batch-size, --gone. Give the same settings"):
+    with pytest.raises(
+        LessonError, match="made with another --batch-size, --gone. Give the same settings"
+    ):
         train(tmp_path, resume=True, settings={"lr": 0.1, "batch_size": 20})
 
 
 def test_another_model_is_refused(tmp_path):
     train(tmp_path, epochs=1)
-    with pytest.raises(LessonError, match="last.pt belongs to another model or lesson .*Drop --resume"):
+    with pytest.raises(
+        LessonError, match="last.pt belongs to another model or lesson .*Drop --resume"
+    ):
         train(tmp_path, resume=True, width=9)
 
 
-@pytest.mark.parametrize("state", [{"a": 1}, torch.zeros(3), [1, 2], make().state_dict(), None,
-                                   {"settings": {}, "members": [], "rng": {}}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a": 1},
+        torch.zeros(3),
+        [1, 2],
+        make().state_dict(),
+        None,
+        {"settings": {}, "members": [], "rng": {}},
+    ],
+)
 def test_a_file_of_something_else_is_refused(tmp_path, state):
     save(tmp_path / "last.pt", state)
     with pytest.raises(LessonError, match="last.pt belongs to another model or lesson"):
@@ -163,11 +210,18 @@ def test_a_file_of_something_else_is_refused(tmp_path, state):
 
 # ---- files
 
+
 def test_load_gives_what_save_was_given(tmp_path):
-    state = {"x": torch.randn(3, 4), "half": torch.ones(2, dtype=torch.bfloat16), "names": ["a", (1, 2.5), None]}
+    state = {
+        "x": torch.randn(3, 4),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "names": ["a", (1, 2.5), None],
+    }
     save(tmp_path / "new" / "a.pt", state)
     again = load(tmp_path / "new" / "a.pt")
-    assert torch.equal(again.pop("x"), state.pop("x")) and torch.equal(again.pop("half"), state.pop("half"))
+    assert torch.equal(again.pop("x"), state.pop("x")) and torch.equal(
+        again.pop("half"), state.pop("half")
+    )
     assert again == state
 
 
@@ -197,16 +251,18 @@ def test_truncated_and_altered_files_are_refused_or_harmless(tmp_path):
         refused(path, "is damaged or is no checkpoint")
     rng, unharmed = random.Random(0), 0
     for place in rng.sample(range(len(whole)), 300):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1:])
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :]
+        )
         try:
             again = load(path)
         except LessonError:
             continue
-        unharmed += 1                                       # padding, dates, flags nobody reads
+        unharmed += 1  # padding, dates, flags nobody reads
         assert torch.equal(again["weights"], state["weights"]) and again["epoch"] == 3
     assert unharmed < 270
     start = whole.index(state["weights"].numpy().tobytes())
-    path.write_bytes(whole[:start] + b"\x01" + whole[start + 1:])       # one weight a little different
+    path.write_bytes(whole[:start] + b"\x01" + whole[start + 1 :])  # one weight a little different
     refused(path, "is damaged")
 
 
@@ -226,10 +282,15 @@ def test_a_hostile_pickle_does_not_run(tmp_path, form):
     else:
         state = {"model": {"0.weight": Hostile(victim)}} if form == "weights" else Hostile(victim)
         torch.save(state, path, _use_new_zipfile_serialization=form != "old torch")
-    refused(path, "could run code when loaded, so it was refused" if zipfile.is_zipfile(path) else "is no checkpoint")
+    refused(
+        path,
+        "could run code when loaded, so it was refused"
+        if zipfile.is_zipfile(path)
+        else "is no checkpoint",
+    )
     assert not victim.exists()
     pickle.loads(path.read_bytes()) if form == "pickle" else torch.load(path, weights_only=False)
-    assert victim.exists()                                  # so the file really was hostile
+    assert victim.exists()  # so the file really was hostile
 
 
 @pytest.mark.parametrize("room", [0, 100, 700, 5_000])
@@ -242,6 +303,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, room):
 
     save(tmp_path / "last.pt", {"epoch": 1})
     monkeypatch.setattr(checkpoint, "open", lambda path, mode: Full(path, mode), raising=False)
-    with pytest.raises(LessonError, match="the disk is full, so .*last.pt was not written .what was there is unharmed"):
+    with pytest.raises(
+        LessonError,
+        match="the disk is full, so .*last.pt was not written .what was there is unharmed",
+    ):
         save(tmp_path / "last.pt", {"weights": torch.zeros(5_000)})
-    assert load(tmp_path / "last.pt") == {"epoch": 1} and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    assert load(tmp_path / "last.pt") == {"epoch": 1} and [p.name for p in tmp_path.iterdir()] == [
+        "last.pt"
+    ]

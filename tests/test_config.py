@@ -1,4 +1,5 @@
 """A lesson's settings and its `main`: every mistake gets one sentence and an exit code, and every result is whole."""
+
 import errno
 import json
 import os
@@ -43,7 +44,9 @@ def refused(capsys, *argv: str) -> str:
         settings(*argv)
     assert caught.value.code == 2
     text = capsys.readouterr().err
-    assert text.startswith("lesson.py: ") and text.endswith("See --help.\n") and text.count("\n") == 1
+    assert (
+        text.startswith("lesson.py: ") and text.endswith("See --help.\n") and text.count("\n") == 1
+    )
     return text
 
 
@@ -64,32 +67,49 @@ def result_in(out: Path) -> dict:
 
 # ---- flags
 
-@pytest.mark.parametrize("argv, words", [
-    (["--epoch", "3"], "unrecognized arguments: --epoch 3. Did you mean --epochs?"),
-    (["-epochs", "3"], "Did you mean --epochs?"),
-    (["--learning-rate-of-the-model", "1"], "unrecognized arguments: --learning-rate-of-the-model 1. See"),
-    (["--epochs", "-1"], "argument --epochs: must be 1 or more, got -1"),
-    (["--epochs", "0"], "must be 1 or more"),
-    (["--epochs", "abc"], "'abc' is not a whole number"),
-    (["--epochs", "1.5"], "'1.5' is not a whole number"),
-    (["--epochs"], "expected one argument"),
-    (["--lr", "nan"], "argument --lr: must be 0 or more, got nan"),
-    (["--lr", "-0.1"], "must be 0 or more"),
-    (["--lr", "inf"], "inf is too large"),
-    (["--lr", "fast"], "'fast' is not a number"),
-    (["--seed", "9" * 30], "is too large"),
-    (["--limit", "-1"], "must be 0 or more"),
-    (["--data", "imagenet"], "invalid choice: 'imagenet' (choose from"),
-    (["--preset", "longer"], "invalid choice: 'longer'"),
-    (["stray"], "unrecognized arguments: stray")])
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3. Did you mean --epochs?"),
+        (["-epochs", "3"], "Did you mean --epochs?"),
+        (
+            ["--learning-rate-of-the-model", "1"],
+            "unrecognized arguments: --learning-rate-of-the-model 1. See",
+        ),
+        (["--epochs", "-1"], "argument --epochs: must be 1 or more, got -1"),
+        (["--epochs", "0"], "must be 1 or more"),
+        (["--epochs", "abc"], "'abc' is not a whole number"),
+        (["--epochs", "1.5"], "'1.5' is not a whole number"),
+        (["--epochs"], "expected one argument"),
+        (["--lr", "nan"], "argument --lr: must be 0 or more, got nan"),
+        (["--lr", "-0.1"], "must be 0 or more"),
+        (["--lr", "inf"], "inf is too large"),
+        (["--lr", "fast"], "'fast' is not a number"),
+        (["--seed", "9" * 30], "is too large"),
+        (["--limit", "-1"], "must be 0 or more"),
+        (["--data", "imagenet"], "invalid choice: 'imagenet' (choose from"),
+        (["--preset", "longer"], "invalid choice: 'longer'"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
 def test_a_wrong_flag_gets_one_sentence(capsys, argv, words):
     assert words in refused(capsys, *argv)
 
 
 def test_explicit_flag_then_tiny_then_preset_then_default():
-    assert (settings().epochs, settings("--tiny").epochs, settings("--preset", "long").epochs) == (10, 1, 40)
-    assert (settings("--tiny", "--epochs", "3").epochs, settings("--epochs", "3", "--tiny").epochs) == (3, 3)
-    assert settings("--preset", "long", "--epochs", "10").epochs == 10      # said, though it equals the default
+    assert (settings().epochs, settings("--tiny").epochs, settings("--preset", "long").epochs) == (
+        10,
+        1,
+        40,
+    )
+    assert (
+        settings("--tiny", "--epochs", "3").epochs,
+        settings("--epochs", "3", "--tiny").epochs,
+    ) == (3, 3)
+    assert (
+        settings("--preset", "long", "--epochs", "10").epochs == 10
+    )  # said, though it equals the default
     assert settings("--tiny", "--preset", "long").epochs == 1
     assert settings("--preset", "quick").lr == 0.3 and settings("--preset", "quick").epochs == 10
     assert settings("--tiny").augment is False and settings("--tiny", "--augment").augment is True
@@ -105,7 +125,11 @@ def test_help_holds_every_flag_with_its_default(capsys):
     assert caught.value.code == 0 and "测试" in text and "100% of it" in text
     for flag in "tiny preset device seed data data-dir out resume debug epochs lr dropout no-augment limit".split():
         assert f"--{flag}" in text, flag
-    assert "(default 10, tiny 1, long 40)" in text and "(default 0)" in text and "{default,long,quick}" in text
+    assert (
+        "(default 10, tiny 1, long 40)" in text
+        and "(default 0)" in text
+        and "{default,long,quick}" in text
+    )
 
 
 def test_one_seed_gives_one_stream():
@@ -119,12 +143,18 @@ def test_importing_config_does_not_import_torch():
 
 # ---- results
 
+
 def good_run(cfg: Config) -> dict:
     check("sum", "one and one are two", 1 + 1 == 2)
     expect("high", "accuracy is high", 0.9, at_least=0.5)
     record.current().use_data("digits", "from a test")
-    return {"accuracy": np.float32(0.5), "best": torch.tensor(3), "loss": [torch.tensor(1.0), 0.5],
-            "curve": np.arange(2.0), "per_class": {"cat": np.int64(1)}}
+    return {
+        "accuracy": np.float32(0.5),
+        "best": torch.tensor(3),
+        "loss": [torch.tensor(1.0), 0.5],
+        "curve": np.arange(2.0),
+        "per_class": {"cat": np.int64(1)},
+    }
 
 
 def test_result_json_and_runs_jsonl(tmp_path, capsys):
@@ -133,19 +163,51 @@ def test_result_json_and_runs_jsonl(tmp_path, capsys):
     assert result["status"] == "passed" and result["lesson"] == "tests/test_config"
     assert result["metrics"] == {"accuracy": 0.5, "best": 3}
     assert result["curves"] == {"loss": [1.0, 0.5], "curve": [0.0, 1.0], "per_class": {"cat": 1}}
-    assert [(c["id"], c["status"]) for c in result["claims"]] == [("sum", "passed"), ("high", "not judged")]
-    assert result["data"] == ["digits (from a test)"] and result["test_reads"] == 0 and result["figures"] == []
+    assert [(c["id"], c["status"]) for c in result["claims"]] == [
+        ("sum", "passed"),
+        ("high", "not judged"),
+    ]
+    assert (
+        result["data"] == ["digits (from a test)"]
+        and result["test_reads"] == 0
+        and result["figures"] == []
+    )
     assert result["settings"] | {"out": 0} == {
-        "tiny": True, "preset": "default", "device": "auto", "seed": 0, "data": "digits", "data_dir": "somewhere",
-        "out": 0, "resume": False, "debug": False, "epochs": 2, "lr": 0.1, "dropout": 0.0, "augment": False,
-        "limit": None}
-    assert result["seconds"] >= 0 and result["threads"] >= 1 and result["versions"]["torch"] == torch.__version__
+        "tiny": True,
+        "preset": "default",
+        "device": "auto",
+        "seed": 0,
+        "data": "digits",
+        "data_dir": "somewhere",
+        "out": 0,
+        "resume": False,
+        "debug": False,
+        "epochs": 2,
+        "lr": 0.1,
+        "dropout": 0.0,
+        "augment": False,
+        "limit": None,
+    }
+    assert (
+        result["seconds"] >= 0
+        and result["threads"] >= 1
+        and result["versions"]["torch"] == torch.__version__
+    )
     printed = capsys.readouterr().out
-    assert "tiny run · seed 0 · device " in printed and "1 claims hold, 1 not judged in a tiny run" in printed
+    assert (
+        "tiny run · seed 0 · device " in printed
+        and "1 claims hold, 1 not judged in a tiny run" in printed
+    )
 
     assert start(good_run, tmp_path) == 0
-    first, second = map(json.loads, (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines())
-    assert first["settings"]["tiny"] and not second["settings"]["tiny"] and second["metrics"] == first["metrics"]
+    first, second = map(
+        json.loads, (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    )
+    assert (
+        first["settings"]["tiny"]
+        and not second["settings"]["tiny"]
+        and second["metrics"] == first["metrics"]
+    )
 
 
 def test_seeds_are_set_before_the_run(tmp_path):
@@ -154,7 +216,11 @@ def test_seeds_are_set_before_the_run(tmp_path):
     def run(cfg):
         drawn.append((torch.rand(3).tolist(), np.random.rand()))
 
-    assert [start(run, tmp_path, "--seed", "4"), start(run, tmp_path, "--seed", "4"), start(run, tmp_path)] == [0, 0, 0]
+    assert [
+        start(run, tmp_path, "--seed", "4"),
+        start(run, tmp_path, "--seed", "4"),
+        start(run, tmp_path),
+    ] == [0, 0, 0]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -164,10 +230,14 @@ def test_a_failed_claim_exits_1_and_is_written_down(tmp_path, capsys):
 
     assert start(run, tmp_path) == 1
     assert "the claim “wrong” does not hold" in only_sentence(capsys)
-    assert result_in(tmp_path)["status"] == "failed" and result_in(tmp_path)["claims"][0]["status"] == "failed"
+    assert (
+        result_in(tmp_path)["status"] == "failed"
+        and result_in(tmp_path)["claims"][0]["status"] == "failed"
+    )
 
 
 # ---- mistakes, accidents and faults
+
 
 def stops(error):
     def run(cfg):
@@ -176,19 +246,40 @@ def stops(error):
     return run
 
 
-@pytest.mark.parametrize("error, code, words", [
-    (LessonError("the file is no PNG. Save it as PNG."), 1, "the file is no PNG. Save it as PNG."),
-    (KeyboardInterrupt(), 130, "stopped by you. What was saved is in"),
-    (NotImplementedError("how far is the next row?"), 1, "how far is the next row?"),
-    (NotImplementedError(), 1, "still to be written"),
-    (ModuleNotFoundError("No module named 'gym.x'", name="gym.x"), 1,
-     'needs the package gym, which is not installed. Install what all lessons need: python -m pip install -c'),
-    (ModuleNotFoundError("No module named 'commonmark'", name="commonmark"), 1, "needs the package commonmark"),
-    (MemoryError(), 1, "Try a smaller --batch-size"),
-    (torch.OutOfMemoryError("CUDA out of memory"), 1, "Try a smaller --batch-size"),
-    (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
-    (OSError(errno.EROFS, "Read-only file system", "/mnt/x"), 1, "/mnt/x cannot be written: no permission")])
-def test_what_may_happen_gets_one_sentence_and_leaves_the_last_result(tmp_path, capsys, error, code, words):
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (
+            LessonError("the file is no PNG. Save it as PNG."),
+            1,
+            "the file is no PNG. Save it as PNG.",
+        ),
+        (KeyboardInterrupt(), 130, "stopped by you. What was saved is in"),
+        (NotImplementedError("how far is the next row?"), 1, "how far is the next row?"),
+        (NotImplementedError(), 1, "still to be written"),
+        (
+            ModuleNotFoundError("No module named 'gym.x'", name="gym.x"),
+            1,
+            "needs the package gym, which is not installed. Install what all lessons need: python -m pip install -c",
+        ),
+        (
+            ModuleNotFoundError("No module named 'commonmark'", name="commonmark"),
+            1,
+            "needs the package commonmark",
+        ),
+        (MemoryError(), 1, "Try a smaller --batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "Try a smaller --batch-size"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/mnt/x"),
+            1,
+            "/mnt/x cannot be written: no permission",
+        ),
+    ],
+)
+def test_what_may_happen_gets_one_sentence_and_leaves_the_last_result(
+    tmp_path, capsys, error, code, words
+):
     start(good_run, tmp_path)
     before = (tmp_path / "result.json").read_bytes()
     capsys.readouterr()
@@ -196,10 +287,15 @@ def test_what_may_happen_gets_one_sentence_and_leaves_the_last_result(tmp_path, 
     assert words in only_sentence(capsys) and (tmp_path / "result.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("error", [
-    ValueError("shapes do not match"), FileNotFoundError(errno.ENOENT, "No such file", "x.txt"),
-    ModuleNotFoundError("No module named 'common.vision'", name="common.vision"),
-    ModuleNotFoundError("No module named 'phase05_cnn'", name="phase05_cnn")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("shapes do not match"),
+        FileNotFoundError(errno.ENOENT, "No such file", "x.txt"),
+        ModuleNotFoundError("No module named 'common.vision'", name="common.vision"),
+        ModuleNotFoundError("No module named 'phase05_cnn'", name="phase05_cnn"),
+    ],
+)
 def test_a_fault_of_ours_keeps_its_trace(tmp_path, error):
     with pytest.raises(type(error)) as caught:
         start(stops(error), tmp_path)
@@ -212,8 +308,10 @@ def test_debug_shows_the_trace_once(tmp_path, capsys):
     assert text.count("Traceback") == 1 and "in run" in text and text.endswith("error: no PNG.\n")
 
 
-@pytest.mark.parametrize("device, words", [
-    ("tpu", "--device tpu is no device. Use auto, cpu"), ("cuda", "finds no cuda here")])
+@pytest.mark.parametrize(
+    "device, words",
+    [("tpu", "--device tpu is no device. Use auto, cpu"), ("cuda", "finds no cuda here")],
+)
 def test_a_device_that_is_not_here(tmp_path, capsys, monkeypatch, device, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert start(good_run, tmp_path, "--device", device) == 1
@@ -232,10 +330,14 @@ def test_an_output_folder_that_is_read_only(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(config.os, "access", lambda *_: False)
     ran = []
     assert start(lambda cfg: ran.append(cfg), tmp_path) == 1
-    assert f"{tmp_path} cannot be written: no permission" in only_sentence(capsys) and not ran     # before the training
+    assert (
+        f"{tmp_path} cannot be written: no permission" in only_sentence(capsys) and not ran
+    )  # before the training
 
 
-@pytest.mark.parametrize("number, words", [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "no permission")])
+@pytest.mark.parametrize(
+    "number, words", [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "no permission")]
+)
 def test_a_disk_that_fills_up_during_the_run(tmp_path, capsys, monkeypatch, number, words):
     start(good_run, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -243,7 +345,7 @@ def test_a_disk_that_fills_up_during_the_run(tmp_path, capsys, monkeypatch, numb
 
     def half(path, content):
         with open(path, "wb") as file:
-            file.write(content[:len(content) // 2])
+            file.write(content[: len(content) // 2])
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "write_bytes", half)
@@ -284,7 +386,11 @@ def script(tmp_path):
 
 
 def test_a_console_that_knows_no_check_mark(script, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "cp1252",
+        "PYTHONUTF8": "0",
+    }
     done = subprocess.run(script, capture_output=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0 and "ready ✓ 好" in done.stdout.decode("utf-8") and not done.stderr
 
@@ -292,8 +398,15 @@ def test_a_console_that_knows_no_check_mark(script, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 def test_ctrl_c(script, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([*script, "--debug"], env=environment, cwd=tmp_path, text=True, encoding="utf-8",
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [*script, "--debug"],
+        env=environment,
+        cwd=tmp_path,
+        text=True,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
         assert any("ready" in line for line in child.stdout)
         child.send_signal(signal.SIGINT)
         output = child.stderr.read()

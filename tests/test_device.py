@@ -1,4 +1,5 @@
 """Picking a device, and random states that come back."""
+
 import random
 
 import numpy as np
@@ -12,6 +13,7 @@ from common.errors import LessonError
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend a machine: machine(cuda=2, mps=True)."""
+
     def pretend(cuda: int = 0, mps: bool = False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
@@ -20,18 +22,36 @@ def machine(monkeypatch):
     return pretend
 
 
-@pytest.mark.parametrize("cuda, mps, name, wanted", [
-    (0, False, "auto", "cpu"), (0, True, "auto", "mps"), (1, True, "auto", "cuda"), (1, False, "cpu", "cpu"),
-    (2, False, "cuda:1", "cuda:1"), (1, False, "cuda", "cuda")])
+@pytest.mark.parametrize(
+    "cuda, mps, name, wanted",
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "mps"),
+        (1, True, "auto", "cuda"),
+        (1, False, "cpu", "cpu"),
+        (2, False, "cuda:1", "cuda:1"),
+        (1, False, "cuda", "cuda"),
+    ],
+)
 def test_pick(machine, cuda, mps, name, wanted):
     machine(cuda, mps)
     assert pick(name) == torch.device(wanted)
 
 
-@pytest.mark.parametrize("name, words", [
-    ("cuda", "finds no cuda here. Leave --device out"), ("cuda:0", "finds no cuda"), ("mps", "finds no mps"),
-    ("tpu", "is no device. Use auto, cpu, cuda"), ("", "is no device"), ("0", "is no device"),
-    ("cuda:x", "is no device"), ("meta", "finds no meta"), ("xla", "finds no xla")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("cuda", "finds no cuda here. Leave --device out"),
+        ("cuda:0", "finds no cuda"),
+        ("mps", "finds no mps"),
+        ("tpu", "is no device. Use auto, cpu, cuda"),
+        ("", "is no device"),
+        ("0", "is no device"),
+        ("cuda:x", "is no device"),
+        ("meta", "finds no meta"),
+        ("xla", "finds no xla"),
+    ],
+)
 def test_a_device_that_is_not_here(machine, name, words):
     machine()
     with pytest.raises(LessonError, match=words) as caught:
@@ -41,7 +61,9 @@ def test_a_device_that_is_not_here(machine, name, words):
 
 def test_a_graphics_card_too_many(machine):
     machine(cuda=1)
-    with pytest.raises(LessonError, match="cuda:1 was asked for, but the CUDA devices here are 0 to 0"):
+    with pytest.raises(
+        LessonError, match="cuda:1 was asked for, but the CUDA devices here are 0 to 0"
+    ):
         pick("cuda:1")
 
 
@@ -54,7 +76,7 @@ def test_the_same_seed_gives_the_same_numbers():
     first = draws()
     seed_everything(3)
     assert draws() == first
-    seed_everything(2**40)                                  # NumPy's old generator takes 32 bits only
+    seed_everything(2**40)  # NumPy's old generator takes 32 bits only
     assert draws() != first
 
 

@@ -3,6 +3,7 @@
 In the texts `<!-- let A = … -->` defines a name and `<!-- = … -->` computes the number, or the numbers, printed last in
 front of it. A printed number may differ by half a unit of its last digit.
 """
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,36 +25,90 @@ ENDINGS = ("md", "zh.md")
 PHASES = ("phase01", "phase02", "phase03")
 NUMBER = r"[-−]?\d+/\d+|[-−]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?"
 COMMENT = re.compile(r"<!-- (let |= )(.+?) -->")
-TERM = re.compile(r"^- \*\*(.+?)\*\*(?: ([A-Za-z].*?))?[:：] ?(.+?) ?\[([\d.]+|project \d|项目 \d)\]"
-                  r"\(\.\./(\S+?)\.py\)$", re.MULTILINE)
+TERM = re.compile(
+    r"^- \*\*(.+?)\*\*(?: ([A-Za-z].*?))?[:：] ?(.+?) ?\[([\d.]+|project \d|项目 \d)\]"
+    r"\(\.\./(\S+?)\.py\)$",
+    re.MULTILINE,
+)
 
 # every topic, and the lessons that its section links; the English name stands in the Chinese heading too, or is here
 SECTIONS = {
     "LINEAR_ALGEBRA_DL": {
-        "Vectors": "1.1 3.1", "Inner products and norms": "1.2 2.1", "Span, independence and rank": "1.3 2.1",
-        "Matrices as maps": "1.2 2.1", "Determinant": "2.1", "Projection and least squares": "1.3 2.1 2.5",
-        "LU": "1.3", "QR": "1.3", "Inverses and conditioning": "1.3 1.5 2.5", "Eigenvalues": "2.2",
-        "The spectral theorem": "2.2 2.3", "Positive definite matrices": "2.3 2.5",
-        "Singular value decomposition": "1.3 2.2", "Eckart–Young": "2.2", "Principal component": "1.5 1.8 2.2",
-        "Gradient and Jacobian|gradient and Jacobian": "2.3", "The chain rule and backpropagation": "2.4 3.3 3.5",
-        "Layout conventions": "3.2 3.4 3.6 3.9", "Broadcasting, einsum and Kronecker": "1.2 3.2",
-        "Where it appears": "3.4 3.6"},
+        "Vectors": "1.1 3.1",
+        "Inner products and norms": "1.2 2.1",
+        "Span, independence and rank": "1.3 2.1",
+        "Matrices as maps": "1.2 2.1",
+        "Determinant": "2.1",
+        "Projection and least squares": "1.3 2.1 2.5",
+        "LU": "1.3",
+        "QR": "1.3",
+        "Inverses and conditioning": "1.3 1.5 2.5",
+        "Eigenvalues": "2.2",
+        "The spectral theorem": "2.2 2.3",
+        "Positive definite matrices": "2.3 2.5",
+        "Singular value decomposition": "1.3 2.2",
+        "Eckart–Young": "2.2",
+        "Principal component": "1.5 1.8 2.2",
+        "Gradient and Jacobian|gradient and Jacobian": "2.3",
+        "The chain rule and backpropagation": "2.4 3.3 3.5",
+        "Layout conventions": "3.2 3.4 3.6 3.9",
+        "Broadcasting, einsum and Kronecker": "1.2 3.2",
+        "Where it appears": "3.4 3.6",
+    },
     "PROBABILITY_FOR_DL": {
-        "Events": "", "Random variables": "2.6", "Distributions": "1.1 1.6 2.6",
-        "Expectation, variance and covariance": "1.7 1.0 2.6", "Conditional probability and Bayes": "2.6 3.0",
-        "Independence": "1.1 1.5 3.7", "The multivariate Gaussian": "2.2",
-        "The law of large numbers": "2.6 3.3 3.9", "central limit theorem": "2.6", "Monte Carlo": "2.1 2.6",
-        "Change of variables": "2.3 2.6", "MLE": "1.8 2.6 2.7 3.5", "MAP and weight decay": "3.6",
-        "Entropy and code length": "2.7", "Cross-entropy and KL": "2.7 3.5 3.9", "Mutual information": "2.7",
-        "Bias and variance": "1.8 3.8", "Confidence intervals and comparing models": "1.5 1.8 3.0 3.8",
-        "log-sum-exp": "1.2 3.5", "emperature": "3.5", "Sampling": "2.6 3.7 3.8", "Where it appears": "3.5 3.6 3.9"},
+        "Events": "",
+        "Random variables": "2.6",
+        "Distributions": "1.1 1.6 2.6",
+        "Expectation, variance and covariance": "1.7 1.0 2.6",
+        "Conditional probability and Bayes": "2.6 3.0",
+        "Independence": "1.1 1.5 3.7",
+        "The multivariate Gaussian": "2.2",
+        "The law of large numbers": "2.6 3.3 3.9",
+        "central limit theorem": "2.6",
+        "Monte Carlo": "2.1 2.6",
+        "Change of variables": "2.3 2.6",
+        "MLE": "1.8 2.6 2.7 3.5",
+        "MAP and weight decay": "3.6",
+        "Entropy and code length": "2.7",
+        "Cross-entropy and KL": "2.7 3.5 3.9",
+        "Mutual information": "2.7",
+        "Bias and variance": "1.8 3.8",
+        "Confidence intervals and comparing models": "1.5 1.8 3.0 3.8",
+        "log-sum-exp": "1.2 3.5",
+        "emperature": "3.5",
+        "Sampling": "2.6 3.7 3.8",
+        "Where it appears": "3.5 3.6 3.9",
+    },
 }
 INSIDE = {  # topics without a heading of their own
-    "LINEAR_ALGEBRA_DL": ("Cauchy|柯西", "null space|零空间", "Cholesky", "vector–Jacobian|向量–雅可比", "LoRA",
-                          "Attention|注意力", "Initialisation|初始化", "spectral norm|谱范数", "weight decay|权重衰减"),
-    "PROBABILITY_FOR_DL": ("Bernoulli", "categorical", "Gaussian", "uniform", "exponential", "Poisson", "MSE|平方误差",
-                           "Forward|正向", "Reverse|反向", "paired test|配对检验", "Inverse CDF", "Box–Muller",
-                           "Reparameterisation", "Gumbel-max", "code length|码长"),
+    "LINEAR_ALGEBRA_DL": (
+        "Cauchy|柯西",
+        "null space|零空间",
+        "Cholesky",
+        "vector–Jacobian|向量–雅可比",
+        "LoRA",
+        "Attention|注意力",
+        "Initialisation|初始化",
+        "spectral norm|谱范数",
+        "weight decay|权重衰减",
+    ),
+    "PROBABILITY_FOR_DL": (
+        "Bernoulli",
+        "categorical",
+        "Gaussian",
+        "uniform",
+        "exponential",
+        "Poisson",
+        "MSE|平方误差",
+        "Forward|正向",
+        "Reverse|反向",
+        "paired test|配对检验",
+        "Inverse CDF",
+        "Box–Muller",
+        "Reparameterisation",
+        "Gumbel-max",
+        "code length|码长",
+    ),
 }
 DOCUMENTS = [(name, ending) for name in SECTIONS for ending in ENDINGS]
 each_text = pytest.mark.parametrize("name, ending", DOCUMENTS)
@@ -66,19 +121,27 @@ def read(name: str, ending: str) -> str:
 def planned() -> dict[str, str]:
     """{"1.1": "phase01_data_science/01-numpy-basics"} of the phases that these texts belong to; projects are "1.0"."""
     entries = [entry.lesson for phase in curriculum.load(ROOT).phases for entry in phase.entries]
-    return {f"{int(lesson.phase[5:7])}.{0 if lesson.is_project else int(lesson.path.stem[:2])}": lesson.key
-            for lesson in entries if lesson.phase.startswith(PHASES)}
+    return {
+        f"{int(lesson.phase[5:7])}.{0 if lesson.is_project else int(lesson.path.stem[:2])}": lesson.key
+        for lesson in entries
+        if lesson.phase.startswith(PHASES)
+    }
 
 
 def part(text: str, heading: str) -> str:
     """The section under a heading that contains one of the names."""
-    found = [piece for piece in re.split(r"^## ", text, flags=re.M)[1:] if re.search(heading, piece.split("\n")[0])]
+    found = [
+        piece
+        for piece in re.split(r"^## ", text, flags=re.M)[1:]
+        if re.search(heading, piece.split("\n")[0])
+    ]
     assert len(found) == 1, f"{len(found)} headings say “{heading}”"
     return found[0]
 
 
 def names_for(name: str) -> dict:
     """What the expressions may use: NumPy; scipy where NumPy has nothing; a few short names."""
+
     def entropy(p):
         return -np.sum(p * np.log2(p))
 
@@ -87,12 +150,22 @@ def names_for(name: str) -> dict:
 
     space = vars(np) | {"v": lambda *x: np.array(x, dtype=float), "H": entropy, "KL": divergence}
     if name == "LINEAR_ALGEBRA_DL":
-        space |= vars(np.linalg) | {"lstsq": lambda a, b: np.linalg.lstsq(a, b, rcond=None), "outer": np.outer}
+        space |= vars(np.linalg) | {
+            "lstsq": lambda a, b: np.linalg.lstsq(a, b, rcond=None),
+            "outer": np.outer,
+        }
     else:
-        space |= {"norm": scipy.stats.norm, "binom": scipy.stats.binom, "student": scipy.stats.t, "det": np.linalg.det,
-                  "ttest_rel": scipy.stats.ttest_rel, "ttest_ind": scipy.stats.ttest_ind, "logsumexp":
-                  scipy.special.logsumexp, "minimize_scalar": scipy.optimize.minimize_scalar,
-                  "quad": scipy.integrate.quad}
+        space |= {
+            "norm": scipy.stats.norm,
+            "binom": scipy.stats.binom,
+            "student": scipy.stats.t,
+            "det": np.linalg.det,
+            "ttest_rel": scipy.stats.ttest_rel,
+            "ttest_ind": scipy.stats.ttest_ind,
+            "logsumexp": scipy.special.logsumexp,
+            "minimize_scalar": scipy.optimize.minimize_scalar,
+            "quad": scipy.integrate.quad,
+        }
     return space | {"softmax": scipy.special.softmax, "sqrtm": scipy.linalg.sqrtm}
 
 
@@ -100,7 +173,7 @@ def printed(text: str, count: int) -> list[str]:
     """The last `count` numbers of a text, without those in subscripts and exponents."""
     text = re.sub(r"<!--.*?-->|\|.*?\|\n", " ", text)
     text = re.sub(r"[_^](?:\{[^{}]*\}|\w)|\\[a-z]+", " ", text)
-    text = re.sub(r"(?<=[\d)}A-Za-z])\s*[-−]\s*(?=\d)", " minus ", text)                # 3 - 1 holds no -1
+    text = re.sub(r"(?<=[\d)}A-Za-z])\s*[-−]\s*(?=\d)", " minus ", text)  # 3 - 1 holds no -1
     text = re.sub(r"[-−]\s+(?=\d)", "-", text)
     return re.findall(NUMBER, text)[-count:]
 
@@ -111,8 +184,8 @@ def is_close(shown: str, value: float) -> bool:
     above, *below = plain.split("/")
     digits = len(plain.partition(".")[2])
     wanted = float(above) / float(below[0]) if below else float(above)
-    exact = "." not in plain                                # whole numbers and fractions are meant exactly
-    return abs(wanted - value) <= (1e-5 if exact else 0.5 * 10 ** -digits + 1e-9)
+    exact = "." not in plain  # whole numbers and fractions are meant exactly
+    return abs(wanted - value) <= (1e-5 if exact else 0.5 * 10**-digits + 1e-9)
 
 
 def worked(name: str, ending: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -125,7 +198,7 @@ def worked(name: str, ending: str) -> Iterator[tuple[str, list[str], list[float]
         values = eval(mark[2], space)
         parts = values if isinstance(values, tuple) else (values,)
         flat = [float(x) for each in parts for x in np.real(np.ravel(each))]
-        block = text[:mark.start()]
+        block = text[: mark.start()]
         yield mark[2], printed(block[-1500:], len(flat)), flat
 
 
@@ -142,15 +215,24 @@ def test_both_languages_say_the_same(name: str) -> None:
 @pytest.mark.parametrize("name, ending", DOCUMENTS + [("CONCEPTS", ending) for ending in ENDINGS])
 def test_links_and_pictures_exist(name: str, ending: str) -> None:
     targets = re.findall(r"\[[^\]]*\]\(([^)\s#]+)", without_code(read(name, ending)))
-    missing = sorted({target for target in targets if "://" not in target and not (DOCS / target).exists()})
+    missing = sorted(
+        {target for target in targets if "://" not in target and not (DOCS / target).exists()}
+    )
     assert not missing, f"links to files that are not there: {missing}"
-    other = [target for target in targets if target.startswith("phase") and target.endswith(".md")
-             and target.endswith(".zh.md") != (ending == "zh.md")]
+    other = [
+        target
+        for target in targets
+        if target.startswith("phase")
+        and target.endswith(".md")
+        and target.endswith(".zh.md") != (ending == "zh.md")
+    ]
     assert not other, f"notes in the other language: {other}"
 
 
 def test_pictures_are_small_and_used() -> None:
-    used = {target for name, ending in DOCUMENTS for target in links(read(name, ending), pictures=True)}
+    used = {
+        target for name, ending in DOCUMENTS for target in links(read(name, ending), pictures=True)
+    }
     for path in (DOCS / "figures").iterdir():
         assert f"figures/{path.name}" in used, f"{path.name} stands in no text"
         assert path.stat().st_size <= 100_000, f"{path.name} is larger than 100 kB"
@@ -159,8 +241,11 @@ def test_pictures_are_small_and_used() -> None:
 @each_text
 def test_worked_numbers(name: str, ending: str) -> None:
     found = list(worked(name, ending))
-    wrong = [f"{shown} stands before “{expression}”, which is {values}" for expression, shown, values in found
-             if len(shown) != len(values) or not all(map(is_close, shown, values))]
+    wrong = [
+        f"{shown} stands before “{expression}”, which is {values}"
+        for expression, shown, values in found
+        if len(shown) != len(values) or not all(map(is_close, shown, values))
+    ]
     assert not wrong, "\n".join(wrong)
     assert len(found) >= 40, f"only {len(found)} numbers are checked"
 
@@ -171,7 +256,9 @@ def test_a_wrong_number_is_noticed(name: str, ending: str) -> None:
     for expression, shown, values in worked(name, ending):
         for digits, value in zip(shown, values):
             other = digits[:-1] + str((int(digits[-1]) + 1) % 10)
-            assert not is_close(other, value), f"{other} instead of {digits} passes for “{expression}”"
+            assert not is_close(other, value), (
+                f"{other} instead of {digits} passes for “{expression}”"
+            )
 
 
 @each_text
@@ -179,7 +266,9 @@ def test_every_topic_is_there_with_its_lessons(name: str, ending: str) -> None:
     text, keys = read(name, ending), planned()
     for heading, numbers in SECTIONS[name].items():
         section = part(text, heading)
-        missing = [number for number in numbers.split() if f"](../{keys[number]}.py)" not in section]
+        missing = [
+            number for number in numbers.split() if f"](../{keys[number]}.py)" not in section
+        ]
         assert not missing, f"“{heading}” does not link {missing}"
     for words in INSIDE[name]:
         assert re.search(words, text, re.IGNORECASE), f"nothing says “{words}”"
@@ -190,9 +279,15 @@ def test_formulas_survive_markdown(name: str, ending: str) -> None:
     r"""GitHub reads Markdown first: it drops the backslash of \, and \{ and, inside a line, one of two in \\."""
     text = without_code(read(name, ending))
     assert text.count("$") % 2 == 0
-    broken = [formula for formula in formulas(text) if re.search(r"\\[^A-Za-z]|\*|<\w|\\operatorname", formula)]
+    broken = [
+        formula
+        for formula in formulas(text)
+        if re.search(r"\\[^A-Za-z]|\*|<\w|\\operatorname", formula)
+    ]
     assert not broken, f"use \\cr, \\lbrace, \\ast, spaces: {broken}"
-    pieces = re.sub(r"\$\$.*?\$\$", " ", text, flags=re.DOTALL).split("$")         # prose, formula, prose, …
+    pieces = re.sub(r"\$\$.*?\$\$", " ", text, flags=re.DOTALL).split(
+        "$"
+    )  # prose, formula, prose, …
     glued = [piece[-20:] for piece in pieces[:-1:2] if re.search(r"[A-Za-z0-9]$", piece)]
     glued += [piece[:20] for piece in pieces[2::2] if re.match(r"[A-Za-z0-9]", piece)]
     assert not glued, f"a letter beside the dollar sign keeps a formula from being one: {glued}"
@@ -205,10 +300,14 @@ def terms(ending: str) -> list[tuple[str, str, str, str, str]]:
 
 def test_every_concept_stands_once_in_both_languages() -> None:
     english, chinese = terms("md"), terms("zh.md")
-    assert all(len(found) == read("CONCEPTS", ending).count("\n- ") for found, ending in
-               ((english, "md"), (chinese, "zh.md"))), "a line that is no “- **term**: sentence. [1.1](lesson)”"
+    assert all(
+        len(found) == read("CONCEPTS", ending).count("\n- ")
+        for found, ending in ((english, "md"), (chinese, "zh.md"))
+    ), "a line that is no “- **term**: sentence. [1.1](lesson)”"
     names = [term[0] for term in english]
-    twice = {name for name in names if [each.casefold() for each in names].count(name.casefold()) > 1}
+    twice = {
+        name for name in names if [each.casefold() for each in names].count(name.casefold()) > 1
+    }
     assert not twice, f"these stand twice: {twice}"
     assert len({term[0] for term in chinese}) == len(chinese)
     assert [(term[0], term[4]) for term in english] == [(term[1], term[4]) for term in chinese]
@@ -224,13 +323,19 @@ def test_every_concept_has_its_lesson_and_every_lesson_a_concept(ending: str) ->
     numbers = {key: number for number, key in keys.items()}
     for term, _, sentence, shown, key in terms(ending):
         assert (ROOT / f"{key}.py").exists(), f"“{term}” names {key}, which is not there"
-        assert shown == numbers[key] or shown[-1] + ".0" == numbers[key], f"“{term}”: {shown} is not {key}"
+        assert shown == numbers[key] or shown[-1] + ".0" == numbers[key], (
+            f"“{term}”: {shown} is not {key}"
+        )
         assert re.search(r"[.。]$", sentence), f"“{term}”: no sentence"
     assert {key for *_, key in terms(ending)} == set(keys.values())
 
 
 def test_no_lesson_of_these_phases_is_forgotten() -> None:
     """Every lesson stands in one of the long texts, or, if it is about tools rather than mathematics, in CONCEPTS."""
-    linked = {target for name in (*SECTIONS, "CONCEPTS") for target in links(read(name, "md"), pictures=False)}
+    linked = {
+        target
+        for name in (*SECTIONS, "CONCEPTS")
+        for target in links(read(name, "md"), pictures=False)
+    }
     missing = [key for key in planned().values() if f"../{key}.py" not in linked]
     assert not missing, f"no text links {missing}"

@@ -1,4 +1,5 @@
 """The engine is tested by scripts that misbehave: each must be caught, and the one that behaves must pass."""
+
 import os
 import shutil
 import subprocess
@@ -57,7 +58,9 @@ LIBRARY = """library = {}
     code = "import warnings\\ndef old(): warnings.warn('old', FutureWarning, 2)"
     exec(compile(code, "site-packages/x.py", "exec"), library)
     """
-TRAINS = "import torch; weight = torch.zeros(1, requires_grad=True); torch.optim.SGD([weight], lr=0.1)"
+TRAINS = (
+    "import torch; weight = torch.zeros(1, requires_grad=True); torch.optim.SGD([weight], lr=0.1)"
+)
 ON_CPU = """import torch
     class Stays(torch.nn.Linear):
         def forward(self, x):
@@ -69,7 +72,10 @@ MOVES = ON_CPU.replace("torch.ones(2)\n", "torch.ones(2, device=x.device)\n")
 CAUGHT = {
     "a failing claim": ('check("holds", "two is one", 2 == 1)', "exit code 1"),
     "a claim of NaN": ('check("holds", "nan", float("nan"), below=1)', "exit code 1"),
-    "an undeclared claim": ('check("other", "two is two", True)', "the docstring does not declare it"),
+    "an undeclared claim": (
+        'check("other", "two is two", True)',
+        "the docstring does not declare it",
+    ),
     "a claim that is not judged": ("return", "did not judge it"),
     "a test set read twice": ("current().test_reads = 2", "read 2 times"),
     "an unknown error": ("[][1]", "exit code 1"),
@@ -78,15 +84,39 @@ CAUGHT = {
     "an endless loop": ("while True: time.sleep(0.1)", "so it was killed"),
     "a file outside": (SWALLOWED.format("outside.write_text('x')"), "wrote outside --out: open"),
     "a folder outside": (SWALLOWED.format("outside.mkdir()"), "wrote outside --out: os.mkdir"),
-    "a file removed": (SWALLOWED.format("outside.with_name('output.txt').unlink()"), "wrote outside --out: os.remove"),
-    "a file moved outside": (SWALLOWED.format("cfg.out.rename(outside)"), "wrote outside --out: os.rename"),
-    "a link outside": (SWALLOWED.format("outside.symlink_to(cfg.out)"), "wrote outside --out: os.symlink"),
-    "a file in the current folder": (SWALLOWED.format("Path('loss.pdf').touch()"), "wrote outside --out: open"),
+    "a file removed": (
+        SWALLOWED.format("outside.with_name('output.txt').unlink()"),
+        "wrote outside --out: os.remove",
+    ),
+    "a file moved outside": (
+        SWALLOWED.format("cfg.out.rename(outside)"),
+        "wrote outside --out: os.rename",
+    ),
+    "a link outside": (
+        SWALLOWED.format("outside.symlink_to(cfg.out)"),
+        "wrote outside --out: os.symlink",
+    ),
+    "a file in the current folder": (
+        SWALLOWED.format("Path('loss.pdf').touch()"),
+        "wrote outside --out: open",
+    ),
     "a subprocess that litters": ("subprocess.run(['touch', 'x.txt'])", "current folder: x.txt"),
-    "a connection": (SWALLOWED.format("socket.create_connection(('192.0.2.1', 80), 1)"), "reached for the network"),
-    "a name looked up": (SWALLOWED.format("socket.getaddrinfo('example.org', 80)"), "reached for the network"),
-    "a server open to all": (SWALLOWED.format("socket.socket().bind(('', 0))"), "reached for the network: socket.bind"),
-    "an ageing API": ("warnings.warn('old', DeprecationWarning)", "DeprecationWarning at 99-made-by-hand.py"),
+    "a connection": (
+        SWALLOWED.format("socket.create_connection(('192.0.2.1', 80), 1)"),
+        "reached for the network",
+    ),
+    "a name looked up": (
+        SWALLOWED.format("socket.getaddrinfo('example.org', 80)"),
+        "reached for the network",
+    ),
+    "a server open to all": (
+        SWALLOWED.format("socket.socket().bind(('', 0))"),
+        "reached for the network: socket.bind",
+    ),
+    "an ageing API": (
+        "warnings.warn('old', DeprecationWarning)",
+        "DeprecationWarning at 99-made-by-hand.py",
+    ),
     "an ageing API called": (LIBRARY + "library['old']()", "FutureWarning at 99-made-by-hand.py"),
     "training without proof of learning": (TRAINS, "never calls overfits()"),
     "a tensor left on the CPU": (ON_CPU, "on a GPU: Stays"),
@@ -94,26 +124,36 @@ CAUGHT = {
 FINE = {
     "nothing special": "pass",
     "writing where it may": "import tempfile; (cfg.out / 'a').mkdir(); (cfg.out / 'a').rmdir()\n"
-                            "    with tempfile.TemporaryDirectory() as folder:\n        (Path(folder) / 'x').touch()",
+    "    with tempfile.TemporaryDirectory() as folder:\n        (Path(folder) / 'x').touch()",
     "talking to itself": "server = socket.create_server(('127.0.0.1', 0))\n"
-                         "    socket.create_connection(('localhost', server.getsockname()[1])).close()",
+    "    socket.create_connection(('localhost', server.getsockname()[1])).close()",
     "an ageing API elsewhere": "warnings.warn_explicit('old', DeprecationWarning, 'site-packages/other.py', 1)",
     "many threads' work": "import torch; torch.set_num_threads(2); check('holds', 'sum', "
-                          "(torch.ones(500, 500) @ torch.ones(500, 500)).sum().item() > 0)",
+    "(torch.ones(500, 500) @ torch.ones(500, 500)).sum().item() > 0)",
     "a model that goes where its input is": MOVES,
 }
 
 
 def by_hand(line: str, **options) -> Job:
-    return Job(ROOT / "phase01_data_science" / "99-made-by-hand.py", text=LESSON % line, fake_cuda=True, **options)
+    return Job(
+        ROOT / "phase01_data_science" / "99-made-by-hand.py",
+        text=LESSON % line,
+        fake_cuda=True,
+        **options,
+    )
 
 
 def limited(name: str, seconds: float) -> dict[str, float]:
     return {"limit": seconds} if name == "an endless loop" else {}
 
 
-@pytest.mark.parametrize("job, message", [
-    pytest.param(by_hand(line, **limited(name, 3)), message, id=name) for name, (line, message) in CAUGHT.items()])
+@pytest.mark.parametrize(
+    "job, message",
+    [
+        pytest.param(by_hand(line, **limited(name, 3)), message, id=name)
+        for name, (line, message) in CAUGHT.items()
+    ],
+)
 def test_misbehaviour_is_caught(engine: Engine, job: Job, message: str) -> None:
     outcome = engine.result(job)
     assert any(message in fault for fault in faults(outcome)), f"{faults(outcome)}{outcome}"
@@ -125,8 +165,10 @@ def test_behaving_passes(engine: Engine, job: Job) -> None:
     assert not faults(outcome), f"{faults(outcome)}{outcome}"
 
 
-@pytest.mark.parametrize("name", ["a failing claim", "a file outside", "a connection", "an ageing API",
-                                  "an endless loop"])
+@pytest.mark.parametrize(
+    "name",
+    ["a failing claim", "a file outside", "a connection", "an ageing API", "an endless loop"],
+)
 @pytest.mark.full
 def test_spawned_scripts_are_watched_alike(engine: Engine, name: str) -> None:
     line, message = CAUGHT[name]
@@ -142,15 +184,23 @@ def test_files_outside_stay_as_they_were(engine: Engine) -> None:
 
 def test_all_output_is_kept(engine: Engine) -> None:
     """Of Python, of the operating system's streams, of a subprocess; in order."""
-    outcome = engine.run(by_hand("print('one', flush=True); os.write(2, b'two\\n'); subprocess.run(['echo', 'three'])"))
+    outcome = engine.run(
+        by_hand(
+            "print('one', flush=True); os.write(2, b'two\\n'); subprocess.run(['echo', 'three'])"
+        )
+    )
     assert "one\ntwo\nthree\n" in outcome.output
 
 
 def test_what_a_script_starts_ends_with_it(engine: Engine) -> None:
-    outcome = engine.run(by_hand("process = subprocess.Popen(['sleep', '60']); print('pid', process.pid)"))
+    outcome = engine.run(
+        by_hand("process = subprocess.Popen(['sleep', '60']); print('pid', process.pid)")
+    )
     pid = int(outcome.output.split("pid ")[1].split()[0])
     state, deadline = Path(f"/proc/{pid}/stat"), time.monotonic() + 10
-    while state.exists() and ") Z " not in state.read_text():       # Z: dead, and waiting for init to notice
+    while (
+        state.exists() and ") Z " not in state.read_text()
+    ):  # Z: dead, and waiting for init to notice
         assert time.monotonic() < deadline, f"process {pid} outlived the script that started it"
         time.sleep(0.05)
 
@@ -167,8 +217,10 @@ def test_server_has_imported_and_run_nothing(engine: Engine) -> None:
     if engine.runner != "fork":
         pytest.skip("there is no fork server under --runner=spawn")
     assert engine.server().ready["threads"] == 1
-    line = ("import torch, common.figures as f; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])"
-            "; f.save_figure(f.new_figure()[0], cfg.out / 'x')")
+    line = (
+        "import torch, common.figures as f; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])"
+        "; f.save_figure(f.new_figure()[0], cfg.out / 'x')"
+    )
     outcome = engine.run(by_hand(line))
     assert outcome.code == 0 and not outcome.late_imports, f"{outcome.late_imports}{outcome}"
 
@@ -183,15 +235,27 @@ def test_three(): assert False
 """
 
 
-@pytest.mark.parametrize("ci, allowed, code", [
-    ("", "", 0), ("true", "test_skips.py::test_one  why", 1), ("true", "# note\n\ntest_skips.py  why", 0)])
+@pytest.mark.parametrize(
+    "ci, allowed, code",
+    [
+        ("", "", 0),
+        ("true", "test_skips.py::test_one  why", 1),
+        ("true", "# note\n\ntest_skips.py  why", 0),
+    ],
+)
 def test_silent_skips_fail_under_ci(tmp_path: Path, ci: str, allowed: str, code: int) -> None:
     shutil.copy(HERE / "conftest.py", tmp_path)
     (tmp_path / "allowed_skips.txt").write_text(allowed)
     (tmp_path / "test_skips.py").write_text(SKIPS)
     (tmp_path / "pytest.ini").write_text("[pytest]")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
-                         cwd=tmp_path, capture_output=True, text=True,
-                         env=environment | {"CI": ci, "PYTHONPATH": str(HERE)})
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment | {"CI": ci, "PYTHONPATH": str(HERE)},
+    )
     assert run.returncode == code, run.stdout + run.stderr

@@ -1,4 +1,5 @@
 """Files are whole or untouched, whatever happens while they are written."""
+
 import errno
 import json
 import os
@@ -23,7 +24,9 @@ def test_writes_text_as_it_is_and_makes_folders(tmp_path):
     assert left(tmp_path) == ["new", "x.json"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(errno.EIO, "broken disk")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(errno.EIO, "broken disk")]
+)
 def test_an_error_inside_leaves_the_old_file_and_nothing_else(tmp_path, error):
     target = tmp_path / "model.pt"
     target.write_text("old")
@@ -33,19 +36,30 @@ def test_an_error_inside_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert target.read_text() == "old" and left(tmp_path) == ["model.pt"]
 
 
-@pytest.mark.parametrize("number, words", [
-    (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EROFS, "no permission"),
-    (errno.EACCES, "no permission"), (errno.EISDIR, "a file where a folder should be")])
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EROFS, "no permission"),
+        (errno.EACCES, "no permission"),
+        (errno.EISDIR, "a file where a folder should be"),
+    ],
+)
 def test_known_reasons_become_one_sentence_with_a_next_step(tmp_path, monkeypatch, number, words):
     (tmp_path / "result.json").write_text("old")
 
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", fail)                  # the first moment at which a full disk may show
+    monkeypatch.setattr(os, "fsync", fail)  # the first moment at which a full disk may show
     with pytest.raises(LessonError, match=words) as caught:
         write_bytes(tmp_path / "result.json", b"new")
-    assert "result.json" in str(caught.value) and "--out" in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        "result.json" in str(caught.value)
+        and "--out" in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     assert (tmp_path / "result.json").read_text() == "old" and left(tmp_path) == ["result.json"]
 
 
@@ -71,7 +85,11 @@ def test_modes_and_links_are_kept(tmp_path):
     old.chmod(0o750)
     (tmp_path / "link").symlink_to(old)
     write_text(tmp_path / "link", "new")
-    assert (tmp_path / "link").is_symlink() and old.read_text() == "new" and old.stat().st_mode & 0o777 == 0o750
+    assert (
+        (tmp_path / "link").is_symlink()
+        and old.read_text() == "new"
+        and old.stat().st_mode & 0o777 == 0o750
+    )
     umask = os.umask(0o027)
     try:
         write_text(tmp_path / "fresh", "x")

@@ -1,4 +1,5 @@
 """Finding lessons by any name a learner may type, reading their headers, and loading them."""
+
 import json
 import subprocess
 import sys
@@ -8,7 +9,15 @@ import pytest
 
 from common import lessons
 from common.errors import LessonError
-from common.lessons import ROOT, Lesson, all_lessons, find_lesson, fingerprint, load_lesson, passed_practice
+from common.lessons import (
+    ROOT,
+    Lesson,
+    all_lessons,
+    find_lesson,
+    fingerprint,
+    load_lesson,
+    passed_practice,
+)
 
 HEADER = '''"""98.1 A title: with more behind it
 中文标题
@@ -29,9 +38,16 @@ WORD = "taught"
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A course of its own, which load_lesson takes for the repository."""
-    for name in ("phase98_test/01-first-step", "phase98_test/02-second-step", "phase98_test/project-shop",
-                 "phase99_more/01-first-step", "phase99_more/project-one", "phase99_more/project-two",
-                 "phase99_more/helper", "notes/01-no-lesson"):
+    for name in (
+        "phase98_test/01-first-step",
+        "phase98_test/02-second-step",
+        "phase98_test/project-shop",
+        "phase99_more/01-first-step",
+        "phase99_more/project-one",
+        "phase99_more/project-two",
+        "phase99_more/helper",
+        "notes/01-no-lesson",
+    ):
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(HEADER, encoding="utf-8")
@@ -39,24 +55,52 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "PRACTICE", tmp_path / "practice")
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in [name for name in sys.modules if name.startswith(("phase98", "phase99", "practice"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("phase98", "phase99", "practice"))
+    ]:
         del sys.modules[name]
 
 
 def test_order_and_what_counts_as_a_lesson(course):
     assert [lesson.number for lesson in all_lessons(course)] == [
-        "98/01", "98/02", "98/project-shop", "99/01", "99/project-one", "99/project-two"]
+        "98/01",
+        "98/02",
+        "98/project-shop",
+        "99/01",
+        "99/project-one",
+        "99/project-two",
+    ]
 
 
-@pytest.mark.parametrize("name", [
-    "98/02", " 98/2 ", "98.2", "phase98_test/02-second-step", "phase98_test/02-second-step.py", "02-second-step",
-    "./phase98_test/02-second-step.py", "phase98_test\\02-second-step.py", "98/02-second-step"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "98/02",
+        " 98/2 ",
+        "98.2",
+        "phase98_test/02-second-step",
+        "phase98_test/02-second-step.py",
+        "02-second-step",
+        "./phase98_test/02-second-step.py",
+        "phase98_test\\02-second-step.py",
+        "98/02-second-step",
+    ],
+)
 def test_names_of_a_lesson(course, name):
     assert find_lesson(name, course).key == "phase98_test/02-second-step"
 
 
-@pytest.mark.parametrize("name", ["shop", "project-shop", "98/shop", "98/project-shop", "98/project",
-                                  "phase98_test/project-shop.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shop",
+        "project-shop",
+        "98/shop",
+        "98/project-shop",
+        "98/project",
+        "phase98_test/project-shop.py",
+    ],
+)
 def test_names_of_a_project(course, name):
     assert find_lesson(name, course).key == "phase98_test/project-shop"
 
@@ -68,19 +112,28 @@ def test_paths_from_anywhere(course, monkeypatch):
         assert find_lesson(name, course).path == path
 
 
-@pytest.mark.parametrize("name", ["1/1", "01/01", "1.1", "phase01_data_science/01-numpy-basics", "01-numpy-basics"])
+@pytest.mark.parametrize(
+    "name", ["1/1", "01/01", "1.1", "phase01_data_science/01-numpy-basics", "01-numpy-basics"]
+)
 def test_names_in_this_course(name):
     assert find_lesson(name).key == "phase01_data_science/01-numpy-basics"
     assert find_lesson("mnist").key == "phase03_pytorch/project-mnist"
 
 
-@pytest.mark.parametrize("name, words", [
-    ("01-first-step", "“01-first-step” could be 98/01 or 99/01: say which."),
-    ("99/project", "could be 99/project-one or 99/project-two"),
-    ("98/22", "there is no lesson “98/22”; did you mean 98/02? `course list` shows them all."),
-    ("02-secnd-step", "did you mean 02-second-step?"), ("shopp", "did you mean shop?"),
-    ("pottery", "there is no lesson “pottery”. `course list` shows them all."), ("", "there is no lesson “”"),
-    ("helper", "there is no lesson “helper”"), ("98/" + "9" * 5000, "there is no lesson")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("01-first-step", "“01-first-step” could be 98/01 or 99/01: say which."),
+        ("99/project", "could be 99/project-one or 99/project-two"),
+        ("98/22", "there is no lesson “98/22”; did you mean 98/02? `course list` shows them all."),
+        ("02-secnd-step", "did you mean 02-second-step?"),
+        ("shopp", "did you mean shop?"),
+        ("pottery", "there is no lesson “pottery”. `course list` shows them all."),
+        ("", "there is no lesson “”"),
+        ("helper", "there is no lesson “helper”"),
+        ("98/" + "9" * 5000, "there is no lesson"),
+    ],
+)
 def test_unknown_and_ambiguous_names(course, name, words):
     with pytest.raises(LessonError, match="^[^\n]*$") as caught:
         find_lesson(name, course)
@@ -89,13 +142,18 @@ def test_unknown_and_ambiguous_names(course, name, words):
 
 # ---- headers
 
+
 def test_header(course):
     lesson = find_lesson("98/1", course)
     assert (lesson.title, lesson.title_zh) == ("A title: with more behind it", "中文标题")
     assert [(q.number, q.text, q.function, q.claims) for q in lesson.questions] == [
         (1, "Is it short?", "show_short", ("one", "two-words")),
-        (2, "A question with  two blanks, show_x?", "show_gaps", ("three",))]
-    assert lesson.needs == ["phase01_data_science/01-numpy-basics", "phase03_pytorch/09-training-loop"]
+        (2, "A question with  two blanks, show_x?", "show_gaps", ("three",)),
+    ]
+    assert lesson.needs == [
+        "phase01_data_science/01-numpy-basics",
+        "phase03_pytorch/09-training-loop",
+    ]
     assert not lesson.is_project
 
 
@@ -104,12 +162,20 @@ def test_header_of_a_file_without_one(tmp_path):
     path.parent.mkdir()
     path.write_text("x = 1\n")
     lesson = Lesson(path)
-    assert (lesson.doc, lesson.title, lesson.title_zh, lesson.questions, lesson.needs) == ("", "", "", [], [])
+    assert (lesson.doc, lesson.title, lesson.title_zh, lesson.questions, lesson.needs) == (
+        "",
+        "",
+        "",
+        [],
+        [],
+    )
     assert lesson.is_project and lesson.number == "98/project-x"
 
 
 def test_where_results_go(course):
-    assert find_lesson("98/1", course).out() == course / "outputs" / "phase98_test" / "01-first-step"
+    assert (
+        find_lesson("98/1", course).out() == course / "outputs" / "phase98_test" / "01-first-step"
+    )
     assert find_lesson("98/1", course).out(tiny=True).name == "tiny"
     mine = Lesson(course / "practice" / "phase98_test" / "01-first-step.py")
     assert mine.out() == course / "practice" / "outputs" / "phase98_test" / "01-first-step"
@@ -117,14 +183,23 @@ def test_where_results_go(course):
 
 # ---- loading
 
+
 def test_load_lesson_takes_digits_and_hyphens_from_any_folder(tmp_path):
-    code = ("import sys\nfrom common.lessons import load_lesson\n"
-            "lesson = load_lesson('phase01_data_science/01-numpy-basics')\n"
-            "assert lesson is load_lesson('phase01_data_science/01-numpy-basics')\n"
-            "print(lesson.strides_of((2, 3), 8), 'torch' in sys.modules)")
-    (tmp_path / "phase01_data_science").mkdir()             # a folder of the same name where the learner stands
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}\n{code}"], cwd=tmp_path,
-                          capture_output=True, text=True)
+    code = (
+        "import sys\nfrom common.lessons import load_lesson\n"
+        "lesson = load_lesson('phase01_data_science/01-numpy-basics')\n"
+        "assert lesson is load_lesson('phase01_data_science/01-numpy-basics')\n"
+        "print(lesson.strides_of((2, 3), 8), 'torch' in sys.modules)"
+    )
+    (
+        tmp_path / "phase01_data_science"
+    ).mkdir()  # a folder of the same name where the learner stands
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}\n{code}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "(24, 8) False\n", done.stderr
 
 
@@ -133,21 +208,31 @@ def practise(course: Path, passed: bool) -> Path:
     copy.parent.mkdir(parents=True)
     copy.write_text(HEADER.replace("taught", "mine"), encoding="utf-8")
     if passed:
-        (course / "practice" / "passed.json").write_text(json.dumps({"phase98_test/01-first-step": fingerprint(copy)}))
+        (course / "practice" / "passed.json").write_text(
+            json.dumps({"phase98_test/01-first-step": fingerprint(copy)})
+        )
     return copy
 
 
-@pytest.mark.parametrize("asked, passed, edited, word", [
-    ("1", True, False, "mine"), ("0", True, False, "taught"), ("1", False, False, "taught"),
-    ("1", True, True, "taught")])
-def test_only_a_copy_that_passed_is_used_and_only_when_asked(course, monkeypatch, capsys, asked, passed, edited, word):
+@pytest.mark.parametrize(
+    "asked, passed, edited, word",
+    [
+        ("1", True, False, "mine"),
+        ("0", True, False, "taught"),
+        ("1", False, False, "taught"),
+        ("1", True, True, "taught"),
+    ],
+)
+def test_only_a_copy_that_passed_is_used_and_only_when_asked(
+    course, monkeypatch, capsys, asked, passed, edited, word
+):
     copy = practise(course, passed)
     if edited:
         copy.write_text(copy.read_text(encoding="utf-8") + "# changed since\n", encoding="utf-8")
     monkeypatch.setenv("COURSE_MINE", asked)
     assert load_lesson("phase98_test/01-first-step").WORD == word
     assert ("yours: practice" in capsys.readouterr().out) == (word == "mine")
-    assert load_lesson("phase98_test/02-second-step").WORD == "taught"      # no copy of that one
+    assert load_lesson("phase98_test/02-second-step").WORD == "taught"  # no copy of that one
 
 
 @pytest.mark.parametrize("content", ["", "not json", "[]", "\x00\xff"])

@@ -1,4 +1,5 @@
 """Every script really runs, tiny, and proves what its docstring says: the test that keeps the course alive."""
+
 import ast
 import re
 
@@ -20,15 +21,37 @@ def faults(outcome: Outcome) -> list[str]:
     declared = {claim for question in lesson.questions for claim in question.claims}
     judged = {claim["id"]: claim for claim in result["claims"]}
     found = list(outcome.violations)
-    found += [f"the docstring declares “{id}”, the run did not judge it" for id in sorted(declared - judged.keys())]
-    found += [f"the run judged “{id}”, the docstring does not declare it" for id in judged if id not in declared]
-    found += [f"“{id}” failed, and the run exited 0" for id, claim in judged.items() if claim["status"] == "failed"]
-    found += [f"“{id}” is exact and was not judged" for id, claim in judged.items()
-              if claim["status"] == "not judged" and claim["kind"] == "exact"]
-    found += [] if result["test_reads"] <= 1 else [f"the test set was read {result['test_reads']} times"]
-    found += [] if "passed" in {claim["status"] for claim in judged.values()} else ["not one claim was shown to hold"]
+    found += [
+        f"the docstring declares “{id}”, the run did not judge it"
+        for id in sorted(declared - judged.keys())
+    ]
+    found += [
+        f"the run judged “{id}”, the docstring does not declare it"
+        for id in judged
+        if id not in declared
+    ]
+    found += [
+        f"“{id}” failed, and the run exited 0"
+        for id, claim in judged.items()
+        if claim["status"] == "failed"
+    ]
+    found += [
+        f"“{id}” is exact and was not judged"
+        for id, claim in judged.items()
+        if claim["status"] == "not judged" and claim["kind"] == "exact"
+    ]
+    found += (
+        [] if result["test_reads"] <= 1 else [f"the test set was read {result['test_reads']} times"]
+    )
+    found += (
+        []
+        if "passed" in {claim["status"] for claim in judged.values()}
+        else ["not one claim was shown to hold"]
+    )
     found += [f"on a GPU: {fault}" for fault in outcome.cuda]
-    return found + learning_faults(lesson, {id for id, claim in judged.items() if claim["status"] == "passed"})
+    return found + learning_faults(
+        lesson, {id for id, claim in judged.items() if claim["status"] == "passed"}
+    )
 
 
 def learning_faults(lesson: Lesson, passed: set[str]) -> list[str]:
@@ -39,19 +62,35 @@ def learning_faults(lesson: Lesson, passed: set[str]) -> list[str]:
     """
     text = lesson.path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    imports = {name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "common.training"
-               for name in (alias.name for alias in node.names)}
+    imports = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "common.training"
+        for name in (alias.name for alias in node.names)
+    }
     if "fit" not in imports and not re.search(r"\btorch\.optim\b", text):
         return []
     if line := re.search(r"^Learns +(.+)", lesson.doc, re.MULTILINE):
         named = set(re.split(r"[,\s]+", line[1])) & passed
-        return [] if named or line[1].startswith("no model is trained") else \
-            ["its line “Learns” names no claim that was judged, and does not say “no model is trained here”"]
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        return (
+            []
+            if named or line[1].startswith("no model is trained")
+            else [
+                "its line “Learns” names no claim that was judged, and does not say “no model is trained here”"
+            ]
+        )
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
     found = []
     for name in ("overfits", "depends_on_input"):
-        ids = [call.args[0].value for call in calls
-               if call.func.id == name and call.args and isinstance(call.args[0], ast.Constant)]
+        ids = [
+            call.args[0].value
+            for call in calls
+            if call.func.id == name and call.args and isinstance(call.args[0], ast.Constant)
+        ]
         if name not in {call.func.id for call in calls}:
             found.append(f"it trains a model and never calls {name}()")
         elif ids and not passed & set(ids):

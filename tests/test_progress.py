@@ -2,6 +2,7 @@
 
 The READMEs there are this repository's. The oracles for "no byte of other text is lost" share no code with the course.
 """
+
 import json
 import os
 import re
@@ -31,7 +32,10 @@ def make_course(root: Path) -> None:
     """Every script of the plan but UNWRITTEN as a stub, and this repository's READMEs without their ticks."""
     for entry in plan.load(root).entries:
         if not entry.lesson.key.startswith(UNWRITTEN):
-            write_text(entry.lesson.path, f'"""1.1 About {entry.lesson.path.stem}\n关于 {entry.number}\n"""\n')
+            write_text(
+                entry.lesson.path,
+                f'"""1.1 About {entry.lesson.path.stem}\n关于 {entry.number}\n"""\n',
+            )
     for name in NAMES:
         text = (ROOT / name).read_bytes().decode("utf-8")
         (root / name).write_bytes(re.sub(r"(?m)^- \[[xX]\]", "- [ ]", text).encode("utf-8"))
@@ -68,7 +72,9 @@ def edit(root: Path, name: str, old: str, new: str) -> None:
 
 
 def row(root: Path, phase: int, name: str = "README.md") -> str:
-    return re.search(rf"^\|[^|]*\| {phase} · .*$", (root / name).read_text(encoding="utf-8"), re.MULTILINE)[0]
+    return re.search(
+        rf"^\|[^|]*\| {phase} · .*$", (root / name).read_text(encoding="utf-8"), re.MULTILINE
+    )[0]
 
 
 def course(*words: str) -> int:
@@ -83,11 +89,13 @@ def test_done_ticks_both_and_recomputes(root: Path) -> None:
     assert course("done", "05/01", "5/3", "phase05_cnn/04-lenet.py", "project-mnist") == 0
     for old, new in zip(before, read(root)):
         changed = [(a, b) for a, b in zip(old.split("\n"), new.split("\n"), strict=True) if a != b]
-        assert len(changed) == 4 + 2                                # four lines, the rows of phases 3 and 5
+        assert len(changed) == 4 + 2  # four lines, the rows of phases 3 and 5
         assert sum(a.replace("[ ]", "[x]", 1) == b for a, b in changed) == 4
     for name in NAMES:
         assert "| 3/12 (+0) |" in row(root, 5, name) and "🔄" in row(root, 5, name)
-        assert "| 0/10 (+0) |" in row(root, 3, name) and "🔄" in row(root, 3, name)     # its project only
+        assert "| 0/10 (+0) |" in row(root, 3, name) and "🔄" in row(
+            root, 3, name
+        )  # its project only
         assert "⏳" in row(root, 4, name)
 
 
@@ -98,9 +106,13 @@ def test_state_goes_to_done_only_with_the_project(root: Path) -> None:
     course("done", "01/project")
     assert "✅" in row(root, 1)
     course("done", "--undo", "01/08")
-    assert "| 7/7 (+0) |" in row(root, 1) and "✅" in row(root, 1), "an elective is not part of the core path"
+    assert "| 7/7 (+0) |" in row(root, 1) and "✅" in row(root, 1), (
+        "an elective is not part of the core path"
+    )
     course("done", *[f"02/{number:02d}" for number in range(1, 8)])
-    assert "| 7/7 |" in row(root, 2) and "✅" in row(root, 2), "phase 2 has neither electives nor a project"
+    assert "| 7/7 |" in row(root, 2) and "✅" in row(root, 2), (
+        "phase 2 has neither electives nor a project"
+    )
 
 
 def test_undo_gives_the_old_bytes_back(root: Path, capsys: Capture) -> None:
@@ -120,10 +132,19 @@ def test_done_twice_says_so(root: Path, capsys: Capture) -> None:
     assert "ticked already" in capsys.readouterr().out and read(root) == after
 
 
-@pytest.mark.parametrize("names, says", [
-    (["01/01", "01/99"], "no lesson"), (["01/01", "06/project"], "say which"), (["01/01", "12/01"], "not yet written"),
-    (["05/02"], "not yet written"), (["01/01", "09-of-mine"], "no lesson")])
-def test_a_wrong_name_changes_nothing(root: Path, capsys: Capture, names: list[str], says: str) -> None:
+@pytest.mark.parametrize(
+    "names, says",
+    [
+        (["01/01", "01/99"], "no lesson"),
+        (["01/01", "06/project"], "say which"),
+        (["01/01", "12/01"], "not yet written"),
+        (["05/02"], "not yet written"),
+        (["01/01", "09-of-mine"], "no lesson"),
+    ],
+)
+def test_a_wrong_name_changes_nothing(
+    root: Path, capsys: Capture, names: list[str], says: str
+) -> None:
     (root / "phase01_data_science" / "09-of-mine.py").write_text('"""mine"""')
     before = read(root)
     assert course("done", *names) == 1
@@ -148,7 +169,9 @@ def test_ticks_by_hand_count(root: Path, capsys: Capture) -> None:
     assert "README.md lacks a tick that the other README has: 01/02" in out
     assert "README.zh.md lacks a tick that the other README has: 01/01" in out
     course("done", "01/01", "01/02")
-    assert "- [X] [01-numpy-basics.py]" in read(root)[0], "a tick that is there is left as it was written"
+    assert "- [X] [01-numpy-basics.py]" in read(root)[0], (
+        "a tick that is there is left as it was written"
+    )
     capsys.readouterr()
     course("status")
     assert "lacks" not in capsys.readouterr().out
@@ -166,11 +189,12 @@ def test_every_kind_of_hand_edit_survives(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     one, two, three, four, five = re.findall(r"^- \[ \] \[0[1-5]-\w.*\n", text, re.MULTILINE)[:5]
     edits = {
-        one: "",                                                                                    # moved to the end
+        one: "",  # moved to the end
         two: "* [\t] read first, then [02-numpy-operations.py](elsewhere) a remark: 03-numpy-linear-algebra.py\n",
         three: "\t-\t[X]\t" + three[6:],
         four: four + "  - [ ] 04-pandas-basics.py once more\n" + four,
-        five: "> 1. [ ] 05-pandas-preprocessing.py\x0c\u2028 odd spaces\n"}
+        five: "> 1. [ ] 05-pandas-preprocessing.py\x0c\u2028 odd spaces\n",
+    }
     for line, new in edits.items():
         text = text.replace(line, new, 1)
     text = text.replace("- [ ] [06-mat", "- [ ] see [06-mat") + one.rstrip("\n")
@@ -179,29 +203,53 @@ def test_every_kind_of_hand_edit_survives(root: Path) -> None:
     (root / "README.md").write_bytes(text.encode("utf-8"))
     assert course("done", "01/01", "01/02", "01/03", "01/04", "01/05", "01/06") == 0
     new = read(root)[0]
-    expected = (text.replace("- [ ] [01-numpy-basics", "- [x] [01-numpy-basics").replace("* [\t] read", "* [x] read")
-                .replace("> 1. [ ] 05", "> 1. [x] 05").replace("- [ ] [04-pandas", "- [x] [04-pandas")
-                .replace("  - [ ] 04-pandas", "  - [x] 04-pandas").replace("\ufeff- [ ]", "\ufeff- [x]")
-                .replace("0/7 (+0) | explor", "6/7 (+0) | explor").replace("(Titanic/Iris) | ⏳", "(Titanic/Iris) | 🔄"))
+    expected = (
+        text.replace("- [ ] [01-numpy-basics", "- [x] [01-numpy-basics")
+        .replace("* [\t] read", "* [x] read")
+        .replace("> 1. [ ] 05", "> 1. [x] 05")
+        .replace("- [ ] [04-pandas", "- [x] [04-pandas")
+        .replace("  - [ ] 04-pandas", "  - [x] 04-pandas")
+        .replace("\ufeff- [ ]", "\ufeff- [x]")
+        .replace("0/7 (+0) | explor", "6/7 (+0) | explor")
+        .replace("(Titanic/Iris) | ⏳", "(Titanic/Iris) | 🔄")
+    )
     assert new == expected
 
 
 def test_a_to_do_that_only_names_a_lesson_is_left_alone(root: Path) -> None:
-    edit(root, "README.md", "## Progress", "- [x] try 01-numpy-basics.py with another seed\n\n## Progress")
-    edit(root, "README.md", "## Progress", "- [ ] tell Lin about 02-numpy-operations.py\n\n## Progress")
+    edit(
+        root,
+        "README.md",
+        "## Progress",
+        "- [x] try 01-numpy-basics.py with another seed\n\n## Progress",
+    )
+    edit(
+        root,
+        "README.md",
+        "## Progress",
+        "- [ ] tell Lin about 02-numpy-operations.py\n\n## Progress",
+    )
     assert Readme(root / "README.md", "en").ticked() == set()
     course("done", "01/02")
     assert "- [ ] tell Lin about 02-numpy-operations.py" in read(root)[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("pattern, says", [
-    (r"- \[ \] \[01-convolution-basics\.py\].*\n", "no line with a box for 01-convolution-basics.py"),
-    (r"<!-- course:progress -->\n", "the markers of its progress table"),
-    (r"<!-- /course:progress -->\n", "the markers of its progress table"),
-    (r"\|[^|\n]*\| 9 · .*\n", "the row of phase 9")])
-def test_what_is_missing_is_named_and_mended(root: Path, capsys: Capture, name: str, pattern: str,
-                                             says: str) -> None:
+@pytest.mark.parametrize(
+    "pattern, says",
+    [
+        (
+            r"- \[ \] \[01-convolution-basics\.py\].*\n",
+            "no line with a box for 01-convolution-basics.py",
+        ),
+        (r"<!-- course:progress -->\n", "the markers of its progress table"),
+        (r"<!-- /course:progress -->\n", "the markers of its progress table"),
+        (r"\|[^|\n]*\| 9 · .*\n", "the row of phase 9"),
+    ],
+)
+def test_what_is_missing_is_named_and_mended(
+    root: Path, capsys: Capture, name: str, pattern: str, says: str
+) -> None:
     course("done", "02/01")
     whole = read(root)
     text, count = re.subn(pattern, "", (root / name).read_text(encoding="utf-8"), count=1)
@@ -228,7 +276,9 @@ def test_no_utf8_and_no_file(root: Path, capsys: Capture) -> None:
     assert course("done", "01/01") == 1 and "git checkout README.md" in capsys.readouterr().err
 
 
-def test_both_or_none_when_the_disk_is_full(root: Path, monkeypatch: Patch, capsys: Capture) -> None:
+def test_both_or_none_when_the_disk_is_full(
+    root: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
     from common.course import readme
 
     def full(path: Path, text: str) -> None:
@@ -246,7 +296,9 @@ def test_both_or_none_when_the_disk_is_full(root: Path, monkeypatch: Patch, caps
 
 
 def test_restore_after_a_pull(root: Path, pristine: Path, capsys: Capture) -> None:
-    edit(root, "README.zh.md", "- [ ] [04-lenet.py]", "- [x] [04-lenet.py]")            # by hand, seen by status
+    edit(
+        root, "README.zh.md", "- [ ] [04-lenet.py]", "- [x] [04-lenet.py]"
+    )  # by hand, seen by status
     course("done", "01/01", "07/11")
     course("status")
     course("done", "05/04")
@@ -280,11 +332,17 @@ def test_a_damaged_mirror_costs_no_tick(root: Path, capsys: Capture) -> None:
         assert course("done", "01/01") == 0 and "- [x] [01-numpy-basics.py]" in read(root)[0]
         assert "not mirrored" in capsys.readouterr().err
         before = read(root)
-        assert course("status", "--restore") == 1 and "Delete it" in capsys.readouterr().err and read(root) == before
+        assert (
+            course("status", "--restore") == 1
+            and "Delete it" in capsys.readouterr().err
+            and read(root) == before
+        )
         course("done", "--undo", "01/01")
     progress.mirror_path().unlink()
     course("done", "01/01")
-    assert json.loads(progress.mirror_path().read_text())["ticked"] == ["phase01_data_science/01-numpy-basics"]
+    assert json.loads(progress.mirror_path().read_text())["ticked"] == [
+        "phase01_data_science/01-numpy-basics"
+    ]
 
 
 def test_mirror_lies_in_the_users_data_directory(monkeypatch: Patch, tmp_path: Path) -> None:
@@ -311,7 +369,14 @@ def test_status_counts_milestones(root: Path, capsys: Capture) -> None:
 
 def test_next_skips_what_is_ticked_or_unwritten(root: Path, capsys: Capture) -> None:
     curriculum = plan.load(root)
-    course("done", *[e.number for e in curriculum.entries if e.is_core and e.is_written and e.number <= "05/01"])
+    course(
+        "done",
+        *[
+            e.number
+            for e in curriculum.entries
+            if e.is_core and e.is_written and e.number <= "05/01"
+        ],
+    )
     capsys.readouterr()
     course("next")
     out = capsys.readouterr().out
@@ -342,7 +407,9 @@ def test_list(root: Path, capsys: Capture, monkeypatch: Patch) -> None:
         assert course("list", wrong) == 1 and "from 1 to 12" in capsys.readouterr().err
 
 
-def test_list_on_a_terminal_is_the_same_list(root: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_list_on_a_terminal_is_the_same_list(
+    root: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
     course("done", "05/01")
     capsys.readouterr()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -353,9 +420,16 @@ def test_list_on_a_terminal_is_the_same_list(root: Path, capsys: Capture, monkey
     assert re.search(r"✓ .*05/01", out) and out.count("✓") == 1
 
 
-@pytest.mark.parametrize("values, expected", [
-    ({"COURSE_LANG": "zh"}, "zh"), ({"COURSE_LANG": "en", "LANG": "zh_CN.UTF-8"}, "en"),
-    ({"LANG": "zh_TW.UTF-8"}, "zh"), ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, "en"), ({"LANG": "de_DE.UTF-8"}, "en")])
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ({"COURSE_LANG": "zh"}, "zh"),
+        ({"COURSE_LANG": "en", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LANG": "zh_TW.UTF-8"}, "zh"),
+        ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+    ],
+)
 def test_language(monkeypatch: Patch, values: dict[str, str], expected: str) -> None:
     for name in ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
@@ -367,7 +441,9 @@ def test_language(monkeypatch: Patch, values: dict[str, str], expected: str) -> 
 def test_note_is_made_once_and_never_overwritten(root: Path, capsys: Capture) -> None:
     assert course("note", "05/01") == 0
     path = root / "docs" / "notes" / "05-01-convolution-basics.md"
-    assert capsys.readouterr().out == "docs/notes/05-01-convolution-basics.md\n".replace("/", os.sep)
+    assert capsys.readouterr().out == "docs/notes/05-01-convolution-basics.md\n".replace(
+        "/", os.sep
+    )
     assert path.read_text(encoding="utf-8").startswith("# 05/01 About 01-convolution-basics\n")
     path.write_text("mine")
     course("note", "5/1")
@@ -376,9 +452,13 @@ def test_note_is_made_once_and_never_overwritten(root: Path, capsys: Capture) ->
     assert course("sync") == 0 and path.read_text() == "mine"
 
 
-def test_note_opens_the_editor_on_a_terminal_only(root: Path, monkeypatch: Patch, capsys: Capture) -> None:
+def test_note_opens_the_editor_on_a_terminal_only(
+    root: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
     log = root / "opened"
-    write_text(root / "editor.py", "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])")
+    write_text(
+        root / "editor.py", "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    )
     monkeypatch.setenv("EDITOR", f'"{sys.executable}" "{root / "editor.py"}" "{log}"')
     course("note", "05/01")
     assert not log.exists()
@@ -397,11 +477,16 @@ def test_help_is_the_lessons_own(capsys: Capture) -> None:
         ours = {f.name: f for f in dataclasses.fields(overview.config_of(lesson.path))}
         assert ours.keys() == real.keys(), lesson.key
         for name, field in real.items():
-            assert ours[name].default == field.default and ours[name].metadata == field.metadata, (lesson.key, name)
+            assert ours[name].default == field.default and ours[name].metadata == field.metadata, (
+                lesson.key,
+                name,
+            )
 
 
 def test_help_prints_docstring_and_flags(root: Path, capsys: Capture) -> None:
-    write_text(root / "phase05_cnn" / "01-convolution-basics.py", '''"""5.1 Convolution: one filter
+    write_text(
+        root / "phase05_cnn" / "01-convolution-basics.py",
+        '''"""5.1 Convolution: one filter
 卷积
 """
 import torch_is_not_needed
@@ -413,11 +498,19 @@ class Config(LessonConfig):
                         "size", tiny=2 ** 3)
     kind: str = param("a", "computed", choices=tuple(KINDS))
     flip: bool = param(True, "mirror")
-''')
+''',
+    )
     assert course("help", "05/01") == 0
     out = capsys.readouterr().out
-    for part in ("usage: 01-convolution-basics.py", "5.1 Convolution: one filter\n卷积", "--data {shapes,cifar10}",
-                 "--tiny", "step size (default 1 / 3, tiny 2 ** 3)", "--kind {tuple(KINDS)}", "--no-flip"):
+    for part in (
+        "usage: 01-convolution-basics.py",
+        "5.1 Convolution: one filter\n卷积",
+        "--data {shapes,cifar10}",
+        "--tiny",
+        "step size (default 1 / 3, tiny 2 ** 3)",
+        "--kind {tuple(KINDS)}",
+        "--no-flip",
+    ):
         assert part in out, part
     write_text(root / "phase05_cnn" / "01-convolution-basics.py", "def broken(:\n")
     assert course("help", "05/01") == 1 and "cannot be read as Python" in capsys.readouterr().err
@@ -427,10 +520,17 @@ class Config(LessonConfig):
 @pytest.mark.parametrize("words", [["list"], ["next"], ["help", "03/09"]])
 def test_answers_at_once(words: list[str]) -> None:
     """Nothing heavy is imported; rich only for a terminal."""
-    code = ("import sys; from common.course.cli import main; code = main(sys.argv[1:]); "
-            "print(code, sorted({'numpy', 'torch', 'matplotlib', 'rich', 'platformdirs'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT,
-                          env=os.environ | {"PYTHONUTF8": "1"})
+    code = (
+        "import sys; from common.course.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'numpy', 'torch', 'matplotlib', 'rich', 'platformdirs'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUTF8": "1"},
+    )
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 
 
@@ -439,7 +539,9 @@ def test_answers_at_once(words: list[str]) -> None:
 
 def test_sync_check_changes_nothing(root: Path, capsys: Capture) -> None:
     assert course("sync", "--check") == 0
-    write_text(root / "phase05_cnn" / "02-pooling-layers.py", '"""5.2 Pooling: now it is here\n池化\n"""\n')
+    write_text(
+        root / "phase05_cnn" / "02-pooling-layers.py", '"""5.2 Pooling: now it is here\n池化\n"""\n'
+    )
     before = read(root)
     assert course("sync", "--check") == 1 and read(root) == before
     assert "out of date: README.md" in capsys.readouterr().out
@@ -447,7 +549,10 @@ def test_sync_check_changes_nothing(root: Path, capsys: Capture) -> None:
     assert course("sync") == 0
     english, chinese = read(root)
     line = "- [ ] [02-pooling-layers.py](phase05_cnn/02-pooling-layers.py) · "
-    assert f"{line}Pooling: now it is here · 60 min\n" in english and f"{line}池化 · 60 分钟\n" in chinese
+    assert (
+        f"{line}Pooling: now it is here · 60 min\n" in english
+        and f"{line}池化 · 60 分钟\n" in chinese
+    )
     assert "- [x] [01-convolution-basics.py]" in english and "| 1/12 (+0) |" in row(root, 5)
     assert course("sync", "--check") == 0
 
@@ -458,7 +563,10 @@ def test_sync_links_notes_that_exist(root: Path) -> None:
     course("sync")
     english, chinese = read(root)
     assert "· 105 min · [note](docs/phase05_cnn/01-convolution-basics.md)\n" in english
-    assert "· 105 分钟\n" in chinese and "· 选修 · [笔记](docs/phase05_cnn/13-densenet.zh.md)\n" in chinese
+    assert (
+        "· 105 分钟\n" in chinese
+        and "· 选修 · [笔记](docs/phase05_cnn/13-densenet.zh.md)\n" in chinese
+    )
     (root / "docs" / "phase05_cnn" / "01-convolution-basics.md").unlink()
     course("sync")
     assert "01-convolution-basics.md" not in read(root)[0]
@@ -500,20 +608,33 @@ def test_a_marker_that_wandered_off_swallows_nothing(root: Path) -> None:
 def test_sync_fills_quoted_results(root: Path, capsys: Capture) -> None:
     note = root / "docs" / "phase03_pytorch" / "project-mnist.md"
     quote = "<!-- result:phase03_pytorch/project-mnist:{} -->{}<!-- /result -->"
-    text = (f"of {quote.format('accuracy', 'old')} and {quote.format('parameters', '')},\r\n"
-            f"{quote.format('loss', '?')} {quote.format('nothing', 'kept')}.")
+    text = (
+        f"of {quote.format('accuracy', 'old')} and {quote.format('parameters', '')},\r\n"
+        f"{quote.format('loss', '?')} {quote.format('nothing', 'kept')}."
+    )
     write_text(note, text)
     write_text(root / "docs" / "notes" / "mine.md", text)
-    assert course("sync") == 0 and note.read_bytes().decode() == text and "no result for" in capsys.readouterr().out
-    metrics = {"accuracy": {"mean": 0.987654, "min": 0}, "parameters": {"mean": 61706.0}, "loss": {"mean": 1.2e-05}}
+    assert (
+        course("sync") == 0
+        and note.read_bytes().decode() == text
+        and "no result for" in capsys.readouterr().out
+    )
+    metrics = {
+        "accuracy": {"mean": 0.987654, "min": 0},
+        "parameters": {"mean": 61706.0},
+        "loss": {"mean": 1.2e-05},
+    }
     results = {"lessons": {"phase03_pytorch/project-mnist": {"metrics": metrics}}}
     write_text(root / "docs" / "RESULTS.json", json.dumps(results))
     assert course("sync", "--check") == 1 and note.read_bytes().decode() == text
     assert course("sync") == 0
     assert note.read_bytes().decode() == (
         f"of {quote.format('accuracy', '0.9877')} and {quote.format('parameters', '61706')},\r\n"
-        f"{quote.format('loss', '1.2e-05')} {quote.format('nothing', 'kept')}.")
-    assert (root / "docs" / "notes" / "mine.md").read_bytes().decode() == text, "the learner's notes are not touched"
+        f"{quote.format('loss', '1.2e-05')} {quote.format('nothing', 'kept')}."
+    )
+    assert (root / "docs" / "notes" / "mine.md").read_bytes().decode() == text, (
+        "the learner's notes are not touched"
+    )
     assert course("sync", "--check") == 0
     write_text(root / "docs" / "RESULTS.json", "{")
     capsys.readouterr()
@@ -522,24 +643,82 @@ def test_sync_fills_quoted_results(root: Path, capsys: Capture) -> None:
 
 # ----------------------------------------------------------------------------------------------- 1,000 random edits
 
-PIECES = ["\n", "\r", "\r\n", "\t", " ", "x", "X", "[ ]", "[x]", "[", "]", "|", " · ", "- [ ] ", "-", "0/7", "7/7 (+1)",
-          "60 min", "- [x] 01-numpy-basics.py\n", "* [X] [02-bptt.py](phase06_rnn/02-bptt.py) more", "project-mnist.py",
-          "<!-- course:progress -->", "<!-- /course:progress -->\n", "<!-- course:phase05 -->\n", "<!--", "-->",
-          "<!-- /course:phase01 -->", "| 1 | 1 · mine | 0/7 | – | ⏳ |\n", "⏳", "✅", "我的笔记", "😀", "\ufeff", "\x0c",
-          "\x00", "\u2028", "```\n"]
-KINDS = ["insert", "insert", "delete", "replace", "swap", "double", "drop", "endings", "bom", "cut", "tick"]
-EDIT = st.tuples(st.sampled_from(KINDS), st.floats(0, 1, allow_nan=False), st.integers(1, 400),
-                 st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join))
+PIECES = [
+    "\n",
+    "\r",
+    "\r\n",
+    "\t",
+    " ",
+    "x",
+    "X",
+    "[ ]",
+    "[x]",
+    "[",
+    "]",
+    "|",
+    " · ",
+    "- [ ] ",
+    "-",
+    "0/7",
+    "7/7 (+1)",
+    "60 min",
+    "- [x] 01-numpy-basics.py\n",
+    "* [X] [02-bptt.py](phase06_rnn/02-bptt.py) more",
+    "project-mnist.py",
+    "<!-- course:progress -->",
+    "<!-- /course:progress -->\n",
+    "<!-- course:phase05 -->\n",
+    "<!--",
+    "-->",
+    "<!-- /course:phase01 -->",
+    "| 1 | 1 · mine | 0/7 | – | ⏳ |\n",
+    "⏳",
+    "✅",
+    "我的笔记",
+    "😀",
+    "\ufeff",
+    "\x0c",
+    "\x00",
+    "\u2028",
+    "```\n",
+]
+KINDS = [
+    "insert",
+    "insert",
+    "delete",
+    "replace",
+    "swap",
+    "double",
+    "drop",
+    "endings",
+    "bom",
+    "cut",
+    "tick",
+]
+EDIT = st.tuples(
+    st.sampled_from(KINDS),
+    st.floats(0, 1, allow_nan=False),
+    st.integers(1, 400),
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join),
+)
 LEARNED = ["01/01", "01/08", "02/03", "05/04", "06/02", "09/17", "project-mnist", "11/project"]
 EDITS = st.lists(EDIT, min_size=1, max_size=8)
-TICKING = {"edits": EDITS, "names": st.lists(st.sampled_from(LEARNED), min_size=1, max_size=2),
-           "command": st.sampled_from(["done", "done", "undo", "status", "restore"])}
+TICKING = {
+    "edits": EDITS,
+    "names": st.lists(st.sampled_from(LEARNED), min_size=1, max_size=2),
+    "command": st.sampled_from(["done", "done", "undo", "status", "restore"]),
+}
 
 
 def examples(count: int) -> settings:
-    return settings(max_examples=count, deadline=None, derandomize=True, database=None,
-                    phases=[Phase.explicit, Phase.generate],
-                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 
 
 def mangle(text: str, edits: list[tuple[str, float, int, str]]) -> str:
@@ -551,16 +730,16 @@ def mangle(text: str, edits: list[tuple[str, float, int, str]]) -> str:
         if kind == "insert":
             text = text[:at] + piece + text[at:]
         elif kind == "delete":
-            text = text[:at] + text[at + length:]
+            text = text[:at] + text[at + length :]
         elif kind == "replace":
-            text = text[:at] + piece + text[at + length:]
+            text = text[:at] + piece + text[at + length :]
         elif kind == "swap":
             lines[line], lines[other] = lines[other], lines[line]
             text = "\n".join(lines)
         elif kind == "double":
             text = "\n".join(lines[:other] + [lines[line]] + lines[other:])
         elif kind == "drop":
-            text = "\n".join(lines[:line] + lines[line + 1:])
+            text = "\n".join(lines[:line] + lines[line + 1 :])
         elif kind == "endings":
             text = text.replace("\r\n", "\n").replace("\n", ("\r\n", "\r", "\n")[length % 3])
         elif kind == "bom":
@@ -583,14 +762,18 @@ def only_ticks_and_cells(old: str, new: str, files: set[str]) -> None:
         if before == after:
             continue
         if before.lstrip().startswith("|"):
-            masked = [re.sub(r"\d+/\d+(?: \(\+\d+\))?", "F", re.sub("[⏳🔄✅]", "S", line), count=1)
-                      for line in (before, after)]
+            masked = [
+                re.sub(r"\d+/\d+(?: \(\+\d+\))?", "F", re.sub("[⏳🔄✅]", "S", line), count=1)
+                for line in (before, after)
+            ]
             assert masked[0] == masked[1]
         else:
             places = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-            assert len(places) == 1 and before[places[0] - 1] == "[" and before[places[0] + 1] == "]"
+            assert (
+                len(places) == 1 and before[places[0] - 1] == "[" and before[places[0] + 1] == "]"
+            )
             assert before[places[0]] in " \txX" and after[places[0]] in " x"
-            assert any(file in before[places[0]:] for file in files)
+            assert any(file in before[places[0] :] for file in files)
 
 
 @pytest.fixture(scope="module")
@@ -601,7 +784,9 @@ def playground(pristine: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(progress, "mirror_path", lambda: folder / "progress.json")
-        patch.setattr(progress, "_show", lambda *_: None)           # rich's table costs more than all the rest
+        patch.setattr(
+            progress, "_show", lambda *_: None
+        )  # rich's table costs more than all the rest
         curriculum = plan.load(folder / "course")
         patch.setattr(plan, "load", lambda root: curriculum)
         patch.setattr(lessons, "ROOT", folder / "course")
@@ -618,20 +803,24 @@ def prepare(playground: Path, pristine: Path, edits: list) -> list[str]:
 
 @examples(100)
 @given(**TICKING)
-def test_random_edits_lose_nothing(playground: Path, pristine: Path, edits: list, names: list[str],
-                                   command: str) -> None:
+def test_random_edits_lose_nothing(
+    playground: Path, pristine: Path, edits: list, names: list[str], command: str
+) -> None:
     loses_nothing(playground, pristine, edits, names, command)
 
 
 @pytest.mark.full
 @examples(1000)
 @given(**TICKING)
-def test_a_thousand_random_edits_lose_nothing(playground: Path, pristine: Path, edits: list, names: list[str],
-                                              command: str) -> None:
+def test_a_thousand_random_edits_lose_nothing(
+    playground: Path, pristine: Path, edits: list, names: list[str], command: str
+) -> None:
     loses_nothing(playground, pristine, edits, names, command)
 
 
-def loses_nothing(playground: Path, pristine: Path, edits: list, names: list[str], command: str) -> None:
+def loses_nothing(
+    playground: Path, pristine: Path, edits: list, names: list[str], command: str
+) -> None:
     before = prepare(playground, pristine, edits)
     curriculum = plan.load(playground)
     files = {curriculum.find(name).file for name in names}
@@ -658,12 +847,20 @@ def loses_nothing(playground: Path, pristine: Path, edits: list, names: list[str
 
 def foreign(text: str, files: set[str]) -> list[str]:
     """What `sync` may not touch: every line but checklist lines, markers, and tables of the progress region."""
-    region = re.search(r"<!--\s*course:progress\s*-->(?:(?!<!--\s*/?course:).)*[\r\n](?:(?!<!--\s*/?course:).)*"
-                       r"(?=<!--\s*/course:progress\s*-->)", text, re.DOTALL)
-    inside = range(len(split(text[:region.start()])), len(split(text[:region.end()])) - 1) if region else ()
+    region = re.search(
+        r"<!--\s*course:progress\s*-->(?:(?!<!--\s*/?course:).)*[\r\n](?:(?!<!--\s*/?course:).)*"
+        r"(?=<!--\s*/course:progress\s*-->)",
+        text,
+        re.DOTALL,
+    )
+    inside = (
+        range(len(split(text[: region.start()])), len(split(text[: region.end()])) - 1)
+        if region
+        else ()
+    )
     kept, table = [], []
     for number, line in enumerate([*split(text), ""]):
-        bare = re.sub(r"<!--\s*/?course:\w+\s*-->", "", line)             # sync takes stray markers away
+        bare = re.sub(r"<!--\s*/?course:\w+\s*-->", "", line)  # sync takes stray markers away
         if bare.lstrip().startswith("|"):
             table.append((number, bare))
             continue
@@ -678,13 +875,32 @@ def foreign(text: str, files: set[str]) -> list[str]:
 
 @examples(50)
 @given(edits=EDITS)
-@example(edits=[                                # a row of the table that shares its line with a stray marker
-    ("insert", 0.37854261988227134, 150, "<!-- /course:progress -->\n<!-- /course:progress -->\n"),
-    ("delete", 0.40436622220179996, 87, "\ufeff · 0/7"),
-    ("insert", 0.0, 8, "<!-- course:phase05 -->\n<!-- /course:phase01 -->| 1 | 1 · mine | 0/7 | – | ⏳ |\n"),
-    ("replace", 0.5028939461660246, 194,
-     "<!-- course:phase05 -->\n<!-- /course:phase01 -->| 1 | 1 · mine | 0/7 | – | ⏳ |\n")])
-def test_sync_mends_random_edits_and_keeps_the_rest(playground: Path, pristine: Path, edits: list) -> None:
+@example(
+    edits=[  # a row of the table that shares its line with a stray marker
+        (
+            "insert",
+            0.37854261988227134,
+            150,
+            "<!-- /course:progress -->\n<!-- /course:progress -->\n",
+        ),
+        ("delete", 0.40436622220179996, 87, "\ufeff · 0/7"),
+        (
+            "insert",
+            0.0,
+            8,
+            "<!-- course:phase05 -->\n<!-- /course:phase01 -->| 1 | 1 · mine | 0/7 | – | ⏳ |\n",
+        ),
+        (
+            "replace",
+            0.5028939461660246,
+            194,
+            "<!-- course:phase05 -->\n<!-- /course:phase01 -->| 1 | 1 · mine | 0/7 | – | ⏳ |\n",
+        ),
+    ]
+)
+def test_sync_mends_random_edits_and_keeps_the_rest(
+    playground: Path, pristine: Path, edits: list
+) -> None:
     mends_and_keeps(playground, pristine, edits)
 
 

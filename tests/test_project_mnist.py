@@ -2,6 +2,7 @@
 
 One tiny training serves all tests but the last, and is the one that test_lessons_run judges.
 """
+
 import contextlib
 import http.client
 import io
@@ -30,12 +31,22 @@ from common.lessons import ROOT, load_lesson
 
 project = load_lesson("phase03_pytorch/project-mnist")
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--window-size=1000,800")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1000,800",
+)
 
 
 def run(out: Path, *argv: str) -> int:
-    return execute(project.run, project.Config, project.__doc__, ["--device", "cpu", "--out", str(out), *argv])
+    return execute(
+        project.run, project.Config, project.__doc__, ["--device", "cpu", "--out", str(out), *argv]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +69,11 @@ def png(picture: Image.Image, kind: str = "PNG") -> bytes:
 
 def huge_png() -> bytes:
     """Sixty bytes that claim 100,000 pixels a side: 30 GB once decoded."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9)))
@@ -100,7 +114,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("content, expected", REFUSED.values(), ids=REFUSED)
-def test_what_is_no_digit_gets_one_sentence(trained: Path, tmp_path: Path, capsys, content, expected: str) -> None:
+def test_what_is_no_digit_gets_one_sentence(
+    trained: Path, tmp_path: Path, capsys, content, expected: str
+) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
     if content:
         (tmp_path / "it.png").write_bytes(content())
@@ -111,7 +127,7 @@ def test_what_is_no_digit_gets_one_sentence(trained: Path, tmp_path: Path, capsy
 
 def test_the_sample_is_read(trained: Path, capsys) -> None:
     code = run(trained, "--predict", str(trained / "sample.png"))
-    best = capsys.readouterr().out.splitlines()[2]          # below the title and the mode
+    best = capsys.readouterr().out.splitlines()[2]  # below the title and the mode
     assert code == 0 and best.split()[0] == "1"
 
 
@@ -132,7 +148,9 @@ def server(trained: Path) -> Iterator[int]:
         thread.join()
 
 
-def ask(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict | bytes]:
+def ask(
+    port: int, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict | bytes]:
     """Status and answer. Headers as given: none is added but Host, and that only where it is not given."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
@@ -142,7 +160,9 @@ def ask(port: int, method: str, path: str, body: bytes = b"", **headers: str) ->
         connection.endheaders(body)
         answer = connection.getresponse()
         content = answer.read()
-        return answer.status, json.loads(content) if answer.getheader("Content-Type") == "application/json" else content
+        return answer.status, json.loads(content) if answer.getheader(
+            "Content-Type"
+        ) == "application/json" else content
 
 
 def predict(port: int, body: bytes, **headers: str) -> tuple[int, dict]:
@@ -161,8 +181,14 @@ def test_the_server_refuses(server: int) -> None:
     picture = png(scribble())
     refusals = {
         "another page": (404, ask(server, "GET", "/etc/passwd")),
-        "a post elsewhere": (404, ask(server, "POST", "/", picture, Content_Length=str(len(picture)))),
-        "another site's name for this machine": (404, predict(server, picture, Host="evil.example")),
+        "a post elsewhere": (
+            404,
+            ask(server, "POST", "/", picture, Content_Length=str(len(picture))),
+        ),
+        "another site's name for this machine": (
+            404,
+            predict(server, picture, Host="evil.example"),
+        ),
         "no length": (413, ask(server, "POST", "/predict")),
         "length 0": (413, predict(server, b"")),
         "a negative length": (413, predict(server, b"", Content_Length="-5")),
@@ -174,18 +200,23 @@ def test_the_server_refuses(server: int) -> None:
     }
     for what, (expected, (status, answer)) in refusals.items():
         assert status == expected and answer.keys() == {"error"}, (what, status, answer)
-    assert predict(server, picture)[0] == 200               # and it is still there
+    assert predict(server, picture)[0] == 200  # and it is still there
 
 
 def test_a_silent_client_blocks_nobody(server: int) -> None:
     with socket.create_connection(("127.0.0.1", server)):
-        assert predict(server, png(scribble()))[0] == 200   # in less than the ten seconds that the silent one has
+        assert (
+            predict(server, png(scribble()))[0] == 200
+        )  # in less than the ten seconds that the silent one has
 
 
 def test_a_silent_client_is_shown_out(server: int, monkeypatch) -> None:
     assert 0 < project.Page.timeout <= 30
-    monkeypatch.setattr(project.Page, "timeout", 0.2)       # a test has no time for more
-    for beginning in (b"", b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nand no more"):
+    monkeypatch.setattr(project.Page, "timeout", 0.2)  # a test has no time for more
+    for beginning in (
+        b"",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nand no more",
+    ):
         with socket.create_connection(("127.0.0.1", server), timeout=5) as silent:
             silent.sendall(beginning)
             assert silent.recv(1) == b""
@@ -224,7 +255,9 @@ def test_drawing_in_the_browser(server: int, browser) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     def shares() -> list[str]:
-        return browser.execute_script("return [...document.querySelectorAll('#bars .share')].map(s => s.textContent)")
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#bars .share')].map(s => s.textContent)"
+        )
 
     def said() -> str:
         return browser.find_element(By.ID, "say").text
@@ -236,15 +269,17 @@ def test_drawing_in_the_browser(server: int, browser) -> None:
     browser.get(f"http://127.0.0.1:{server}/")
     welcome = said()
     assert shares() == [""] * 10
-    mouse().move_to_element_with_offset(browser.find_element(By.ID, "paper"), -60, -80).click_and_hold().perform()
+    mouse().move_to_element_with_offset(
+        browser.find_element(By.ID, "paper"), -60, -80
+    ).click_and_hold().perform()
     for _ in range(6):
         mouse().move_by_offset(20, 0).perform()
     wait(lambda _: any(shares()))
     bar = shares()
-    assert said() != welcome                                # an answer, and the mouse button is still held down
+    assert said() != welcome  # an answer, and the mouse button is still held down
     for _ in range(8):
         mouse().move_by_offset(-8, 20).perform()
-    wait(lambda _: shares() != bar)                         # a bar became a seven: the answer moved with it
+    wait(lambda _: shares() != bar)  # a bar became a seven: the answer moved with it
     mouse().release().perform()
     wait(lambda _: said() == "This looks like 7.")
     browser.find_element(By.ID, "clear").click()
@@ -257,12 +292,27 @@ def test_drawing_in_the_browser(server: int, browser) -> None:
 @pytest.mark.full
 def test_kill_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
     """kill -9 in the middle of training, then the same command with --resume."""
+
     def start(out: str, *argv: str) -> subprocess.Popen:
         script = ROOT / "phase03_pytorch" / "project-mnist.py"
         places = {name: str(tmp_path) for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
         return subprocess.Popen(
-            [sys.executable, script, "--tiny", "--epochs", "12", "--device", "cpu", "--out", tmp_path / out, *argv],
-            stdout=subprocess.PIPE, encoding="utf-8", env=os.environ | places | {"OMP_NUM_THREADS": "1"})
+            [
+                sys.executable,
+                script,
+                "--tiny",
+                "--epochs",
+                "12",
+                "--device",
+                "cpu",
+                "--out",
+                tmp_path / out,
+                *argv,
+            ],
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=os.environ | places | {"OMP_NUM_THREADS": "1"},
+        )
 
     assert start("whole").communicate()[0] and (tmp_path / "whole" / "result.json").exists()
     with start("killed") as process:
@@ -272,8 +322,12 @@ def test_kill_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "killed" / "result.json").exists()
     with start("killed", "--resume") as process:
         output = process.stdout.read()
-    assert process.returncode == 0 and ("resumed after epoch 4" in output or "resumed after epoch 5" in output), output
-    whole, resumed = (checkpoint.load(tmp_path / out / "training-0.pt") for out in ("whole", "killed"))
+    assert process.returncode == 0 and (
+        "resumed after epoch 4" in output or "resumed after epoch 5" in output
+    ), output
+    whole, resumed = (
+        checkpoint.load(tmp_path / out / "training-0.pt") for out in ("whole", "killed")
+    )
     assert whole["history"] == resumed["history"] and len(whole["history"]) == 12
     for state in (whole, resumed):
         state["members"]["moments"] = state["members"]["optimizer"]["state"]

@@ -3,6 +3,7 @@
 The forked children of the other tests have everything imported and one random hash seed between them. What only works
 there, or only there gives this number, is found here.
 """
+
 from collections.abc import Sequence
 
 import pytest
@@ -54,4 +55,6 @@ def test_help_from_elsewhere(engine: Engine) -> None:
     """--help works from any folder, prints the docstring, and writes nothing."""
     lesson = all_lessons()[0]
     outcome = engine.run(Job(lesson.path, argv=("--help",), how="plain"))
-    assert outcome.code == 0 and lesson.title in outcome.output and not any(outcome.out.iterdir()), str(outcome)
+    assert (
+        outcome.code == 0 and lesson.title in outcome.output and not any(outcome.out.iterdir())
+    ), str(outcome)

@@ -1,4 +1,5 @@
 """The course as planned: every script of every phase, written or not, and the milestones. Read from curriculum.toml."""
+
 import locale
 import os
 import tomllib
@@ -13,9 +14,10 @@ LANGUAGES = ("en", "zh")
 @dataclass(frozen=True)
 class Entry:
     """One script of the plan. `lesson.path` need not exist yet."""
+
     lesson: Lesson
-    kind: str                       # named, elective or project
-    minutes: int                    # reading the note, running, practising
+    kind: str  # named, elective or project
+    minutes: int  # reading the note, running, practising
     titles: dict[str, str] = field(hash=False)
 
     @property
@@ -37,7 +39,9 @@ class Entry:
 
     def title(self, language: str = "en") -> str:
         """From the docstring where the script exists, else as planned."""
-        written = self.is_written and (self.lesson.title_zh if language == "zh" else self.lesson.title)
+        written = self.is_written and (
+            self.lesson.title_zh if language == "zh" else self.lesson.title
+        )
         return written or self.titles[language]
 
 
@@ -47,7 +51,7 @@ class Phase:
     folder: str
     weeks: str
     titles: dict[str, str]
-    projects: dict[str, str]        # what stands in the progress table
+    projects: dict[str, str]  # what stands in the progress table
     entries: tuple[Entry, ...]
 
     def of_kind(self, kind: str) -> list[Entry]:
@@ -58,7 +62,7 @@ class Phase:
 class Milestone:
     week: int
     phases: tuple[int, ...]
-    core: tuple[Entry, ...]         # what has to be ticked
+    core: tuple[Entry, ...]  # what has to be ticked
     items: dict[str, list[str]]
     notes: dict[str, str]
 
@@ -74,7 +78,9 @@ class Curriculum:
 
     def next(self, ticked: set[str]) -> Entry | None:
         """The first script of the core path that is written and not ticked."""
-        return next((e for e in self.entries if e.is_core and e.is_written and e.file not in ticked), None)
+        return next(
+            (e for e in self.entries if e.is_core and e.is_written and e.file not in ticked), None
+        )
 
     def find(self, name: str) -> Entry:
         """The script meant by any name that `find_lesson` knows, written or not. Raises LessonError."""
@@ -91,17 +97,32 @@ def load(root: Path = ROOT) -> Curriculum:
 
 
 def _phase(number: int, row: dict, root: Path) -> Phase:
-    entries = tuple(Entry(Lesson(root / row["folder"] / f"{stem}.py"), kind, minutes, {"en": title, "zh": title_zh})
-                    for kind, group in (("named", "named"), ("elective", "electives"), ("project", "projects"))
-                    for stem, minutes, title, title_zh in row.get(group, ()))
-    return Phase(number, row["folder"], row["weeks"], _both(row, "title"), _both(row, "project"), entries)
+    entries = tuple(
+        Entry(
+            Lesson(root / row["folder"] / f"{stem}.py"),
+            kind,
+            minutes,
+            {"en": title, "zh": title_zh},
+        )
+        for kind, group in (("named", "named"), ("elective", "electives"), ("project", "projects"))
+        for stem, minutes, title, title_zh in row.get(group, ())
+    )
+    return Phase(
+        number, row["folder"], row["weeks"], _both(row, "title"), _both(row, "project"), entries
+    )
 
 
 def _milestone(row: dict, phases: tuple[Phase, ...]) -> Milestone:
     also = row.get("also", ())
-    core = tuple(entry for phase in phases for entry in phase.entries
-                 if phase.number in row["phases"] and entry.is_core or also and entry.lesson.key in also)
-    return Milestone(row["week"], tuple(row["phases"]), core, _both(row, "items"), _both(row, "note"))
+    core = tuple(
+        entry
+        for phase in phases
+        for entry in phase.entries
+        if phase.number in row["phases"] and entry.is_core or also and entry.lesson.key in also
+    )
+    return Milestone(
+        row["week"], tuple(row["phases"]), core, _both(row, "items"), _both(row, "note")
+    )
 
 
 def _both(row: dict, name: str) -> dict:
@@ -109,7 +130,9 @@ def _both(row: dict, name: str) -> dict:
 
 
 def language() -> str:
-    """"zh" where COURSE_LANG, or without it the locale, is Chinese; else "en"."""
+    """ "zh" where COURSE_LANG, or without it the locale, is Chinese; else "en"."""
     names = ("COURSE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
-    wanted = next((os.environ[name] for name in names if os.environ.get(name)), locale.getlocale()[0] or "")
+    wanted = next(
+        (os.environ[name] for name in names if os.environ.get(name)), locale.getlocale()[0] or ""
+    )
     return "zh" if wanted.lower().startswith(("zh", "chinese")) else "en"

@@ -4,6 +4,7 @@ The learner's copies lie in practice/<phase>/, their results in practice/outputs
 has passed, for `course run --mine`), hints.json (how many hints were shown) and copies.json (of which version of the
 lesson a copy was made).
 """
+
 import argparse
 import json
 import os
@@ -24,7 +25,7 @@ from common.errors import LessonError
 from common.files import write_json, write_text
 from common.lessons import Lesson, find_lesson, fingerprint, passed_practice
 
-LIMIT = 600                         # seconds after which a check is given up: a tiny run takes a few
+LIMIT = 600  # seconds after which a check is given up: a tiny run takes a few
 _START = re.compile(r"^(\s*)# practice: *(.+?)\s*$")
 _HINT = re.compile(r"^\s*# hint: *(.+?)\s*$")
 _END = re.compile(r"^\s*# end practice\s*$")
@@ -33,6 +34,7 @@ _END = re.compile(r"^\s*# end practice\s*$")
 @dataclass(frozen=True)
 class Region:
     """A part of a lesson that the learner writes. start, end: numbers (from 0) of the lines that mark it."""
+
     title: str
     hints: tuple[str, ...]
     code: str
@@ -53,11 +55,13 @@ def find_regions(text: str) -> list[Region]:
     for number, line in enumerate(lines):
         if _START.match(line) or _END.match(line):
             if bool(_START.match(line)) != (start is None):
-                raise LessonError(f"line {number + 1}: “# practice: …” and “# end practice” must take turns.")
+                raise LessonError(
+                    f"line {number + 1}: “# practice: …” and “# end practice” must take turns."
+                )
             if start is None:
                 start = number
                 continue
-            inside = lines[start + 1:number]
+            inside = lines[start + 1 : number]
             hints = tuple(m[1] for m in map(_HINT.match, inside) if m)
             code = textwrap.dedent("\n".join(row for row in inside if not _HINT.match(row)))
             indent, title = _START.match(lines[start]).groups()
@@ -75,16 +79,23 @@ def stub(text: str, regions: Collection[int] | None = None) -> str:
     lines = text.splitlines(keepends=True)
     for index, region in reversed(list(enumerate(find_regions(text)))):
         if regions is None or index in regions:
-            message = json.dumps(f"{region.prompt} Ask for help with: {help_text}", ensure_ascii=False)
-            lines[region.start + 1:region.end] = [f"{region.indent}raise NotImplementedError({message})\n"]
+            message = json.dumps(
+                f"{region.prompt} Ask for help with: {help_text}", ensure_ascii=False
+            )
+            lines[region.start + 1 : region.end] = [
+                f"{region.indent}raise NotImplementedError({message})\n"
+            ]
     return "".join(lines)
 
 
 def unfinished(copy: str, regions: list[Region]) -> list[int]:
     """Which regions of the lesson still raise in the learner's text, which may not even parse at the moment."""
+
     def waits(region: Region) -> re.Match | None:
         opening = json.dumps(region.prompt, ensure_ascii=False)[:-1]
-        return re.search(r"^[^#\n]*raise NotImplementedError\(" + re.escape(opening), copy, re.MULTILINE)
+        return re.search(
+            r"^[^#\n]*raise NotImplementedError\(" + re.escape(opening), copy, re.MULTILINE
+        )
 
     return [index for index, region in enumerate(regions) if waits(region)]
 
@@ -93,18 +104,29 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("lesson", help="such as 05/01")
     if name == "practice":
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--check", action="store_true", help="run your copy tiny: the lesson's claims grade it")
-        what.add_argument("--reset", action="store_true", help="begin again; your copy is kept beside the new one")
+        what.add_argument(
+            "--check", action="store_true", help="run your copy tiny: the lesson's claims grade it"
+        )
+        what.add_argument(
+            "--reset", action="store_true", help="begin again; your copy is kept beside the new one"
+        )
     if name == "hint":
-        parser.add_argument("--region", type=int, metavar="N", help="which region (default: the first unfinished one)")
+        parser.add_argument(
+            "--region",
+            type=int,
+            metavar="N",
+            help="which region (default: the first unfinished one)",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
     name = arguments.lesson.replace("\\", "/").removeprefix("./").removeprefix("practice/")
     lesson = find_lesson(name, lessons.ROOT)
     if not find_regions(_text(lesson)):
-        raise LessonError(f"{lesson.number} has nothing cut out to practise: it is there to be run and changed. "
-                          f"See: course run {lesson.number} --help")
+        raise LessonError(
+            f"{lesson.number} has nothing cut out to practise: it is there to be run and changed. "
+            f"See: course run {lesson.number} --help"
+        )
     if arguments.command == "hint":
         return hint(lesson, arguments.region)
     if arguments.command == "solution":
@@ -120,8 +142,14 @@ def open_copy(lesson: Lesson, reset: bool = False) -> int:
     regions = find_regions(_text(lesson))
     if copy.exists() and not reset:
         todo = unfinished(copy.read_text(encoding="utf-8"), regions)
-        print(f"{shown(copy)} is there already and stays as it is: "
-              + (f"{len(todo)} of {len(regions)} regions are still to write" if todo else "every region is written"))
+        print(
+            f"{shown(copy)} is there already and stays as it is: "
+            + (
+                f"{len(todo)} of {len(regions)} regions are still to write"
+                if todo
+                else "every region is written"
+            )
+        )
         _mention_new_version(lesson)
     else:
         if copy.exists():
@@ -134,11 +162,16 @@ def open_copy(lesson: Lesson, reset: bool = False) -> int:
     lines = copy.read_text(encoding="utf-8").splitlines()
     for index in todo:
         title = regions[index].title
-        place = next((n for n, line in enumerate(lines, 1) if (m := _START.match(line)) and m[2] == title), None)
+        place = next(
+            (n for n, line in enumerate(lines, 1) if (m := _START.match(line)) and m[2] == title),
+            None,
+        )
         print(f"  {index + 1}. {title}" + (f" (line {place})" if place else ""))
-    print(f"check it:  course practice {lesson.number} --check\n"
-          f"           course watch {lesson.number}              checks at every save\n"
-          f"stuck:     course hint {lesson.number}")
+    print(
+        f"check it:  course practice {lesson.number} --check\n"
+        f"           course watch {lesson.number}              checks at every save\n"
+        f"stuck:     course hint {lesson.number}"
+    )
     return 0
 
 
@@ -146,13 +179,17 @@ def check(lesson: Lesson) -> bool:
     """Run the copy tiny, show its claims, remember a pass. Whole means: no region open, every declared claim judged."""
     copy = _existing_copy(lesson)
     regions, text = find_regions(_text(lesson)), copy.read_text(encoding="utf-8")
-    mark = fingerprint(copy)                            # of what is about to run: it may be saved again meanwhile
+    mark = fingerprint(copy)  # of what is about to run: it may be saved again meanwhile
     _mention_new_version(lesson)
     out = lessons.PRACTICE / "outputs" / lesson.key / "tiny"
-    (out / "result.json").unlink(missing_ok=True)       # what is read below must come from this run
+    (out / "result.json").unlink(missing_ok=True)  # what is read below must come from this run
     code, errors = _run_tiny(copy, out)
-    judged = {claim["id"]: claim["status"] for claim in _read_json(out / "result.json").get("claims", [])}
-    missing = [claim for question in lesson.questions for claim in question.claims if claim not in judged]
+    judged = {
+        claim["id"]: claim["status"] for claim in _read_json(out / "result.json").get("claims", [])
+    }
+    missing = [
+        claim for question in lesson.questions for claim in question.claims if claim not in judged
+    ]
     todo = unfinished(text, regions)
 
     if code:
@@ -160,15 +197,19 @@ def check(lesson: Lesson) -> bool:
     elif todo:
         print("\n✗ the claims hold, but not all of it is written")
     elif missing or not judged or "failed" in judged.values():
-        print(f"\n✗ the copy no longer makes every claim of the lesson (missing: {', '.join(missing) or 'all'}). "
-              f"Put the show_ functions back as they were; {shown(lesson.path)} has them.")
+        print(
+            f"\n✗ the copy no longer makes every claim of the lesson (missing: {', '.join(missing) or 'all'}). "
+            f"Put the show_ functions back as they were; {shown(lesson.path)} has them."
+        )
     else:
         _remember("passed.json", lesson, mark)
         held = sum(status == "passed" for status in judged.values())
-        print(f"\n✓ passed: {len(regions)} regions written by you, {held} claims hold\n"
-              f"tick it:              course done {lesson.number}\n"
-              f"compare with ours:    course solution {lesson.number}\n"
-              "use it in later lessons:  course run LESSON --mine")
+        print(
+            f"\n✓ passed: {len(regions)} regions written by you, {held} claims hold\n"
+            f"tick it:              course done {lesson.number}\n"
+            f"compare with ours:    course solution {lesson.number}\n"
+            "use it in later lessons:  course run LESSON --mine"
+        )
         return True
     for index in todo:
         print(f"  still to write: {index + 1}. {regions[index].title}")
@@ -181,11 +222,15 @@ def hint(lesson: Lesson, number: int | None = None) -> int:
     copy = _existing_copy(lesson)
     regions = find_regions(_text(lesson))
     if number is not None and not 1 <= number <= len(regions):
-        raise LessonError(f"{lesson.number} has {len(regions)} regions: give --region 1 to --region {len(regions)}.")
+        raise LessonError(
+            f"{lesson.number} has {len(regions)} regions: give --region 1 to --region {len(regions)}."
+        )
     todo = unfinished(copy.read_text(encoding="utf-8"), regions)
     if number is None and not todo:
-        print(f"every region is written: course practice {lesson.number} --check grades it. "
-              "For a hint all the same, say --region N.")
+        print(
+            f"every region is written: course practice {lesson.number} --check grades it. "
+            "For a hint all the same, say --region N."
+        )
         return 0
     index = todo[0] if number is None else number - 1
     region, shown_so_far = regions[index], _hints_shown(lesson)
@@ -195,8 +240,10 @@ def hint(lesson: Lesson, number: int | None = None) -> int:
     for position, text in enumerate(region.hints[:count], 1):
         print(f"  hint {position} of {len(region.hints)}: {text}")
     if seen >= len(region.hints):
-        print(f"There are no more. Read the lesson's note, or the lesson itself ({shown(lesson.path)}), close it, "
-              "and write it from memory.")
+        print(
+            f"There are no more. Read the lesson's note, or the lesson itself ({shown(lesson.path)}), close it, "
+            "and write it from memory."
+        )
     _remember("hints.json", lesson, shown_so_far | {str(index): count})
     return 0
 
@@ -204,8 +251,10 @@ def hint(lesson: Lesson, number: int | None = None) -> int:
 def solution(lesson: Lesson) -> int:
     """Print the taught code; it opens with the first pass and stays open."""
     if lesson.key not in passed_practice():
-        raise LessonError(f"the solution of {lesson.number} opens when your copy has passed: "
-                          f"course practice {lesson.number} --check. Stuck? course hint {lesson.number}")
+        raise LessonError(
+            f"the solution of {lesson.number} opens when your copy has passed: "
+            f"course practice {lesson.number} --check. Stuck? course hint {lesson.number}"
+        )
     for number, region in enumerate(find_regions(_text(lesson)), 1):
         print(f"{number}. {region.title}   {shown(lesson.path)}:{region.start + 1}\n")
         code = textwrap.indent(region.code, "    ")
@@ -213,7 +262,11 @@ def solution(lesson: Lesson) -> int:
             from rich.console import Console
             from rich.syntax import Syntax
 
-            Console().print(Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True))
+            Console().print(
+                Syntax(
+                    code, "python", theme="ansi_dark", background_color="default", word_wrap=True
+                )
+            )
         else:
             print(code)
         print()
@@ -225,7 +278,7 @@ def watch(lesson: Lesson) -> int:
     copy = _existing_copy(lesson)
     try:
         while True:
-            before = saved_at(copy)                     # taken first: a save during the check is then not missed
+            before = saved_at(copy)  # taken first: a save during the check is then not missed
             check(lesson)
             print(f"\nwaiting for the next save of {shown(copy)} (Ctrl-C ends)", flush=True)
             wait_for_save(copy, before)
@@ -259,8 +312,10 @@ def _copy(lesson: Lesson) -> Path:
 
 def _existing_copy(lesson: Lesson) -> Path:
     if not _copy(lesson).exists():
-        raise LessonError(f"there is no practice copy of {lesson.number} yet: course practice {lesson.number} makes "
-                          "one.")
+        raise LessonError(
+            f"there is no practice copy of {lesson.number} yet: course practice {lesson.number} makes "
+            "one."
+        )
     return _copy(lesson)
 
 
@@ -275,19 +330,27 @@ def _keep(copy: Path) -> Path:
 def _mention_new_version(lesson: Lesson) -> None:
     made_of = _read_json(lessons.PRACTICE / "copies.json").get(lesson.key)
     if made_of and made_of != fingerprint(lesson.path):
-        print(f"note: {lesson.number} was changed after your copy was made. The copy is graded as it is; "
-              f"--reset makes a new one and keeps yours beside it.")
+        print(
+            f"note: {lesson.number} was changed after your copy was made. The copy is graded as it is; "
+            f"--reset makes a new one and keeps yours beside it."
+        )
 
 
 def _run_tiny(copy: Path, out: Path) -> tuple[int, str]:
     """Run the copy and print its claims while they come. Returns the exit code and what it wrote to stderr."""
     command = [sys.executable, str(copy), "--tiny", "--device", "cpu", "--out", str(out)]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
-    with tempfile.TemporaryFile() as errors:            # a file, for a full pipe would stop the run
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, encoding="utf-8",
-                              errors="replace") as process:
+    with tempfile.TemporaryFile() as errors:  # a file, for a full pipe would stop the run
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
             stop = threading.Timer(LIMIT, process.kill)
-            stop.daemon = True                          # Ctrl-C must not wait for it
+            stop.daemon = True  # Ctrl-C must not wait for it
             stop.start()
             for line in process.stdout:
                 if re.match(r"\[\d+\]|\s*[✓✗–] ", line):
@@ -297,9 +360,12 @@ def _run_tiny(copy: Path, out: Path) -> tuple[int, str]:
             stop.cancel()
         errors.seek(0)
         text = errors.read().decode("utf-8", errors="replace")
-    if process.returncode == 130:                       # Ctrl-C reached the lesson: it is meant for us as well
+    if process.returncode == 130:  # Ctrl-C reached the lesson: it is meant for us as well
         raise KeyboardInterrupt
-    return process.returncode, text if in_time else f"error: no end after {LIMIT} s. Is there a loop without an end?"
+    return (
+        process.returncode,
+        text if in_time else f"error: no end after {LIMIT} s. Is there a loop without an end?",
+    )
 
 
 def _explain(errors: str, copy: Path) -> str:
@@ -307,7 +373,10 @@ def _explain(errors: str, copy: Path) -> str:
     if sentences := re.findall(r"^error: (.+)", errors, re.MULTILINE):
         return sentences[-1]
     frames = re.findall(rf'File "{re.escape(str(copy))}", line (\d+)(?:, in \S+)?\n +(.+)', errors)
-    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "the run ended without a word")
+    last = next(
+        (line for line in reversed(errors.splitlines()) if line.strip()),
+        "the run ended without a word",
+    )
     return (f"line {frames[-1][0]}: {frames[-1][1]}\n  " if frames else "") + last
 
 

@@ -3,6 +3,7 @@
 The mirror in the user's data directory forgets a tick only on `course done --undo`. A pull or a checkout that resets
 the READMEs can therefore never cost one: `course status --restore` brings them back.
 """
+
 import argparse
 import json
 import os
@@ -24,10 +25,14 @@ from common.lessons import ROOT
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "done":
-        parser.add_argument("lessons", nargs="+", metavar="LESSON", help="05/01, project-mnist, or a path")
+        parser.add_argument(
+            "lessons", nargs="+", metavar="LESSON", help="05/01, project-mnist, or a path"
+        )
         parser.add_argument("--undo", action="store_true", help="take the tick away")
     elif name == "status":
-        parser.add_argument("--restore", action="store_true", help="bring back ticks that a pull has reset")
+        parser.add_argument(
+            "--restore", action="store_true", help="bring back ticks that a pull has reset"
+        )
     else:
         parser.add_argument("lesson", metavar="LESSON", help="05/01, project-mnist, or a path")
 
@@ -36,7 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     root = lessons.ROOT
     if arguments.command == "done":
         return done(arguments.lessons, arguments.undo, root)
-    return status(arguments.restore, root) if arguments.command == "status" else note(arguments.lesson, root)
+    return (
+        status(arguments.restore, root)
+        if arguments.command == "status"
+        else note(arguments.lesson, root)
+    )
 
 
 def done(names: Sequence[str], undo: bool = False, root: Path = ROOT) -> int:
@@ -45,12 +54,18 @@ def done(names: Sequence[str], undo: bool = False, root: Path = ROOT) -> int:
     entries = list(dict.fromkeys(curriculum.find(name) for name in names))
     unwritten = [entry.number for entry in entries if not entry.is_written]
     if unwritten and not undo:
-        raise LessonError(f"{', '.join(unwritten)} is planned but not yet written, so there is nothing to tick. "
-                          "`course next` names a lesson that is there.")
+        raise LessonError(
+            f"{', '.join(unwritten)} is planned but not yet written, so there is nothing to tick. "
+            "`course next` names a lesson that is there."
+        )
     before, after = _set_ticks(curriculum, entries, not undo, root)
     for entry in entries:
-        what = {(False, False): "ticked", (False, True): "ticked already:", (True, True): "no longer ticked:",
-                (True, False): "was not ticked:"}[undo, entry.file in before]
+        what = {
+            (False, False): "ticked",
+            (False, True): "ticked already:",
+            (True, True): "no longer ticked:",
+            (True, False): "was not ticked:",
+        }[undo, entry.file in before]
         print(f"{what} {entry.number} {entry.title(plan.language())}")
     _mirror(curriculum, after, forget=entries if undo else [])
     for phase in curriculum.phases:
@@ -70,16 +85,25 @@ def status(restore: bool = False, root: Path = ROOT) -> int:
     differ = {readme.path.name: _names(curriculum, ticked - readme.ticked()) for readme in readmes}
     for name, missing in differ.items():
         if missing:
-            print(f"\n{name} lacks a tick that the other README has: {', '.join(missing)}. "
-                  f"`course done {' '.join(missing)}` ticks both, with --undo neither.")
+            print(
+                f"\n{name} lacks a tick that the other README has: {', '.join(missing)}. "
+                f"`course done {' '.join(missing)}` ticks both, with --undo neither."
+            )
     forgotten = [entry.number for entry in _mirror(curriculum, ticked) if entry.file not in ticked]
     if forgotten:
-        print(f"\nYou once ticked {', '.join(forgotten)}. `course status --restore` brings that back; "
-              f"if you cleared it on purpose, `course done --undo {' '.join(forgotten)}`.")
-    damaged = {readme.path.name: faults for readme in readmes if (faults := readme.faults(curriculum))}
+        print(
+            f"\nYou once ticked {', '.join(forgotten)}. `course status --restore` brings that back; "
+            f"if you cleared it on purpose, `course done --undo {' '.join(forgotten)}`."
+        )
+    damaged = {
+        readme.path.name: faults for readme in readmes if (faults := readme.faults(curriculum))
+    }
     for name, faults in damaged.items():
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        print(f"error: {name} has lost {', '.join(faults[:3])}{more}. `course sync` puts it back.", file=sys.stderr)
+        print(
+            f"error: {name} has lost {', '.join(faults[:3])}{more}. `course sync` puts it back.",
+            file=sys.stderr,
+        )
     return 1 if damaged else 0
 
 
@@ -89,14 +113,20 @@ def note(name: str, root: Path = ROOT) -> int:
     path = root / "docs" / "notes" / f"{entry.lesson.phase[5:7]}-{entry.lesson.path.stem}.md"
     if not path.exists():
         language = plan.language()
-        write_text(path, _TEMPLATE[language].format(number=entry.number, title=entry.title(language)))
+        write_text(
+            path, _TEMPLATE[language].format(number=entry.number, title=entry.title(language))
+        )
     print(shown(path))
     editor = os.environ.get("EDITOR")
     if editor and sys.stdout.isatty():
         try:
-            return subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)]).returncode
+            return subprocess.run(
+                [*shlex.split(editor, posix=os.name != "nt"), str(path)]
+            ).returncode
         except (OSError, ValueError) as error:
-            raise LessonError(f"EDITOR={editor} does not start ({error}). Open {path} with another editor.") from None
+            raise LessonError(
+                f"EDITOR={editor} does not start ({error}). Open {path} with another editor."
+            ) from None
     return 0
 
 
@@ -130,10 +160,13 @@ _TEMPLATE = {
 ## 还没弄懂的
 
 ## 要整理进 CONCEPTS 的新概念
-"""}
+""",
+}
 
 
-def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root: Path) -> tuple[set[str], set[str]]:
+def _set_ticks(
+    curriculum: Curriculum, entries: Sequence[Entry], on: bool, root: Path
+) -> tuple[set[str], set[str]]:
     """Write both READMEs with these boxes set or cleared and the tables recomputed; returns what was and is ticked."""
     readmes = read_both(root)
     before = ticked_in(readmes)
@@ -148,20 +181,38 @@ def _set_ticks(curriculum: Curriculum, entries: Sequence[Entry], on: bool, root:
 
 def _show(curriculum: Curriculum, ticked: set[str]) -> None:
     language = plan.language()
-    rows = [(phase.weeks, f"{phase.number} · {phase.titles[language]}", *progress(phase, ticked),
-             phase.projects[language]) for phase in curriculum.phases]
+    rows = [
+        (
+            phase.weeks,
+            f"{phase.number} · {phase.titles[language]}",
+            *progress(phase, ticked),
+            phase.projects[language],
+        )
+        for phase in curriculum.phases
+    ]
     show_table(("week", "phase", "files", "state", "project"), rows)
     core = [entry for entry in curriculum.entries if entry.is_core]
-    hours = [sum(entry.minutes for entry in part) / 60 for part in ([e for e in core if e.file in ticked], core)]
+    hours = [
+        sum(entry.minutes for entry in part) / 60
+        for part in ([e for e in core if e.file in ticked], core)
+    ]
     electives = [entry for entry in curriculum.entries if not entry.is_core]
-    print(f"\ncore path {_share(core, ticked)} scripts, {hours[0]:.0f}/{hours[1]:.0f} hours · "
-          f"electives {_share(electives, ticked)}\n\nmilestones (core scripts done)")
+    print(
+        f"\ncore path {_share(core, ticked)} scripts, {hours[0]:.0f}/{hours[1]:.0f} hours · "
+        f"electives {_share(electives, ticked)}\n\nmilestones (core scripts done)"
+    )
     for milestone in curriculum.milestones:
         state = "✓" if all(entry.file in ticked for entry in milestone.core) else "–"
-        print(f"  {state} after week {milestone.week:<3} {_share(milestone.core, ticked):>7}   "
-              + "; ".join(milestone.items[language]))
+        print(
+            f"  {state} after week {milestone.week:<3} {_share(milestone.core, ticked):>7}   "
+            + "; ".join(milestone.items[language])
+        )
     following = curriculum.next(ticked)
-    print(f"\nnext: {following.number} {following.title(language)}" if following else "\nall that is written is ticked")
+    print(
+        f"\nnext: {following.number} {following.title(language)}"
+        if following
+        else "\nall that is written is ticked"
+    )
 
 
 def _share(entries: Sequence[Entry], ticked: set[str]) -> str:
@@ -188,8 +239,10 @@ def _mirrored() -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LessonError(f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). Delete "
-                          "it: the READMEs have your ticks, and the next `course status` makes it anew.") from error
+        raise LessonError(
+            f"{mirror_path()}, the mirror of your ticks, cannot be read ({type(error).__name__}). Delete "
+            "it: the READMEs have your ticks, and the next `course status` makes it anew."
+        ) from error
 
 
 def _mirror(curriculum: Curriculum, ticked: set[str], forget: Sequence[Entry] = ()) -> list[Entry]:
@@ -197,12 +250,17 @@ def _mirror(curriculum: Curriculum, ticked: set[str], forget: Sequence[Entry] = 
     by_key = {entry.lesson.key: entry for entry in curriculum.entries}
     try:
         before = _mirrored()
-        keys = dict.fromkeys(before) | dict.fromkeys(key for key, entry in by_key.items() if entry.file in ticked)
+        keys = dict.fromkeys(before) | dict.fromkeys(
+            key for key, entry in by_key.items() if entry.file in ticked
+        )
         keys = [key for key in keys if key not in {entry.lesson.key for entry in forget}]
         if keys != before:
             write_json(mirror_path(), {"ticked": keys})
     except LessonError as error:
-        print(f"warning: the ticks are in the READMEs, but were not mirrored: {error}", file=sys.stderr)
+        print(
+            f"warning: the ticks are in the READMEs, but were not mirrored: {error}",
+            file=sys.stderr,
+        )
         return []
     return [by_key[key] for key in keys if key in by_key]
 
@@ -212,4 +270,8 @@ def _restore(curriculum: Curriculum, root: Path) -> None:
     entries = [entry for entry in curriculum.entries if entry.lesson.key in keys]
     before, _ = _set_ticks(curriculum, entries, True, root)
     back = [entry.number for entry in entries if entry.file not in before]
-    print(f"restored {', '.join(back)}\n" if back else "nothing to restore: the READMEs have all you ever ticked\n")
+    print(
+        f"restored {', '.join(back)}\n"
+        if back
+        else "nothing to restore: the READMEs have all you ever ticked\n"
+    )

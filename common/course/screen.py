@@ -1,4 +1,5 @@
 """What several commands put on the screen: a table, and a path as the learner would type it."""
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         numeric = all(_is_number(row[number]) for row in rows)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))                  # Text: a bracket in a path is no markup
+        table.add_row(*map(Text, row))  # Text: a bracket in a path is no markup
     Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 

@@ -4,6 +4,7 @@ Ticks stay, and so does every text that is not generated. On a checklist line th
 script's name to the last word written here, so a remark in front of it or after it survives; so do lines of the
 learner's own. Lines, rows and markers that are missing are put back.
 """
+
 import argparse
 import json
 import re
@@ -12,27 +13,58 @@ from pathlib import Path
 from common import lessons
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry
-from common.course.readme import (DONE, TO_DO, UNDER_WAY, Readme, phase_of_row, progress, read_both, region_of,
-                                  script_in, ticked_in, write_all)
+from common.course.readme import (
+    DONE,
+    TO_DO,
+    UNDER_WAY,
+    Readme,
+    phase_of_row,
+    progress,
+    read_both,
+    region_of,
+    script_in,
+    ticked_in,
+    write_all,
+)
 from common.errors import LessonError
 from common.files import write_text
 from common.lessons import ROOT
 
 WORDS = {
-    "en": {"minutes": "min", "elective": "elective", "unwritten": "*not yet written*", "note": "note", "ending": ".md",
-           "columns": ("Week", "Phase", "Files", "Project", "State"), "last": "Portfolio and interviews"},
-    "zh": {"minutes": "分钟", "elective": "选修", "unwritten": "*尚未写出*", "note": "笔记", "ending": ".zh.md",
-           "columns": ("周", "阶段", "文件", "项目", "状态"), "last": "作品集与面试"},
+    "en": {
+        "minutes": "min",
+        "elective": "elective",
+        "unwritten": "*not yet written*",
+        "note": "note",
+        "ending": ".md",
+        "columns": ("Week", "Phase", "Files", "Project", "State"),
+        "last": "Portfolio and interviews",
+    },
+    "zh": {
+        "minutes": "分钟",
+        "elective": "选修",
+        "unwritten": "*尚未写出*",
+        "note": "笔记",
+        "ending": ".zh.md",
+        "columns": ("周", "阶段", "文件", "项目", "状态"),
+        "last": "作品集与面试",
+    },
 }
 LAST_WEEKS = "23–24"
 _LINK = re.compile(r"\[?[\w.-]+(?:\](?:\([^)\r\n]*\))?)?")
-_WRITTEN = re.compile(r"\[?[\w.-]+\.py.*? · \d+ (?:min|分钟)(?: · (?:elective|选修|\*not yet written\*|\*尚未写出\*"
-                      r"|\[(?:note|笔记)\]\(docs/phase[^)\s]*\)))*")
-_QUOTE = re.compile(r"(<!-- result:([\w/.-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL)
+_WRITTEN = re.compile(
+    r"\[?[\w.-]+\.py.*? · \d+ (?:min|分钟)(?: · (?:elective|选修|\*not yet written\*|\*尚未写出\*"
+    r"|\[(?:note|笔记)\]\(docs/phase[^)\s]*\)))*"
+)
+_QUOTE = re.compile(
+    r"(<!-- result:([\w/.-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL
+)
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if something would change")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 if something would change"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,11 +93,13 @@ def sync(check: bool = False, root: Path = ROOT) -> int:
     return 1 if check and changed else 0
 
 
-def sync_readme(readme: Readme, curriculum: Curriculum, ticked: set[str], root: Path = ROOT) -> None:
+def sync_readme(
+    readme: Readme, curriculum: Curriculum, ticked: set[str], root: Path = ROOT
+) -> None:
     """Regenerate the regions in place; the caller writes."""
     _mend_regions(readme, curriculum)
     boxes = readme.boxes()
-    missing: dict[int, list[str]] = {}                      # in front of which line what has to come
+    missing: dict[int, list[str]] = {}  # in front of which line what has to come
     for phase in curriculum.phases:
         region = readme.region(region_of(phase))
         place = region.start
@@ -75,8 +109,12 @@ def sync_readme(readme: Readme, curriculum: Curriculum, ticked: set[str], root: 
                 readme.lines[line] = _rewritten(readme.lines[line], wanted)
                 place = max(place, line + 1) if line in region else place
             if entry.file not in boxes:
-                missing.setdefault(place, []).append(f"- [{'x' if entry.file in ticked else ' '}] {wanted}")
-    for place in sorted(missing, reverse=True):             # from the end, so that the places before stay right
+                missing.setdefault(place, []).append(
+                    f"- [{'x' if entry.file in ticked else ' '}] {wanted}"
+                )
+    for place in sorted(
+        missing, reverse=True
+    ):  # from the end, so that the places before stay right
         readme.insert(place, missing[place])
     _sync_table(readme, curriculum, ticked)
 
@@ -84,8 +122,11 @@ def sync_readme(readme: Readme, curriculum: Curriculum, ticked: set[str], root: 
 def checklist_line(entry: Entry, language: str, root: Path = ROOT) -> str:
     """What stands behind the box: name, title, minutes, whether elective, the note where there is one."""
     words, key = WORDS[language], entry.lesson.key
-    parts = [f"[{entry.file}]({key}.py)" if entry.is_written else entry.file, entry.title(language),
-             f"{entry.minutes} {words['minutes']}"]
+    parts = [
+        f"[{entry.file}]({key}.py)" if entry.is_written else entry.file,
+        entry.title(language),
+        f"{entry.minutes} {words['minutes']}",
+    ]
     if not entry.is_core:
         parts.append(words["elective"])
     if not entry.is_written:
@@ -95,12 +136,22 @@ def checklist_line(entry: Entry, language: str, root: Path = ROOT) -> str:
     return " · ".join(parts)
 
 
-def table_rows(curriculum: Curriculum, language: str, ticked: set[str], last_state: str = TO_DO) -> list[str]:
+def table_rows(
+    curriculum: Curriculum, language: str, ticked: set[str], last_state: str = TO_DO
+) -> list[str]:
     """The progress table. Its last row has no scripts: its state is the learner's own to change."""
     rows = [WORDS[language]["columns"], ("---",) * 5]
     for phase in curriculum.phases:
         files, state = progress(phase, ticked)
-        rows.append((phase.weeks, f"{phase.number} · {phase.titles[language]}", files, phase.projects[language], state))
+        rows.append(
+            (
+                phase.weeks,
+                f"{phase.number} · {phase.titles[language]}",
+                files,
+                phase.projects[language],
+                state,
+            )
+        )
     rows.append((LAST_WEEKS, WORDS[language]["last"], "–", "–", last_state))
     return [f"| {' | '.join(row)} |" for row in rows]
 
@@ -109,7 +160,7 @@ def _rewritten(line: str, wanted: str) -> str:
     start = script_in(line).start()
     start -= line[start - 1] == "["
     written = _WRITTEN.match(line, start) or _LINK.match(line, start)
-    return line[:start] + wanted + line[written.end():]
+    return line[:start] + wanted + line[written.end() :]
 
 
 def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> None:
@@ -119,7 +170,9 @@ def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> Non
     state = next((state for state in (DONE, UNDER_WAY) if state in last), TO_DO)
     for line in reversed(old):
         del readme.lines[line]
-    readme.insert(old[0] if old else region.start, table_rows(curriculum, readme.language, ticked, state))
+    readme.insert(
+        old[0] if old else region.start, table_rows(curriculum, readme.language, ticked, state)
+    )
 
 
 def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
@@ -134,7 +187,11 @@ def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
             mine = [line for line, text in enumerate(readme.lines) if phase_of_row(text)]
         else:
             boxes = readme.boxes()
-            mine = sorted(line for entry in curriculum.phases[number - 1].entries for line in boxes.get(entry.file, ()))
+            mine = sorted(
+                line
+                for entry in curriculum.phases[number - 1].entries
+                for line in boxes.get(entry.file, ())
+            )
         first, last = _run_of(readme, mine, names) or _gap_for(readme, names, number)
         readme.insert(last, [f"<!-- /course:{name} -->"])
         readme.insert(first, [f"<!-- course:{name} -->"])
@@ -143,14 +200,21 @@ def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
 
 def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int] | None:
     """The first run of lines among `mine` outside all regions, with its table's head: (first, behind the last)."""
-    taken = {line for name in names if (region := readme.region(name)) is not None
-             for line in range(region.start - 1, region.stop + 1)}
+    taken = {
+        line
+        for name in names
+        if (region := readme.region(name)) is not None
+        for line in range(region.start - 1, region.stop + 1)
+    }
     free = {line for line in mine if line not in taken and not readme.has_marker(line)}
     if not free:
         return None
     if phase_of_row(readme.lines[min(free)]):
-        free |= {line for line, text in enumerate(readme.lines)
-                 if text.lstrip().startswith("|") and line not in taken and not readme.has_marker(line)}
+        free |= {
+            line
+            for line, text in enumerate(readme.lines)
+            if text.lstrip().startswith("|") and line not in taken and not readme.has_marker(line)
+        }
     first = last = min(free & set(mine))
     while first - 1 in free:
         first -= 1
@@ -161,8 +225,14 @@ def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int
 
 def _gap_for(readme: Readme, names: list[str], number: int) -> tuple[int, int]:
     """Behind the region before it, else in front of the one after it, else at the end of the file."""
-    before = [region.stop + 1 for name in names[:number] if (region := readme.region(name)) is not None]
-    after = [region.start - 1 for name in names[number + 1:] if (region := readme.region(name)) is not None]
+    before = [
+        region.stop + 1 for name in names[:number] if (region := readme.region(name)) is not None
+    ]
+    after = [
+        region.start - 1
+        for name in names[number + 1 :]
+        if (region := readme.region(name)) is not None
+    ]
     place = max(before) if before else min(after, default=len(readme.lines))
     return place, place
 
@@ -172,13 +242,15 @@ def quoted_results(root: Path = ROOT) -> dict[Path, str]:
     results = _results(root / "docs" / "RESULTS.json")
     changed = {}
     for path in sorted((root / "docs").rglob("*.md")):
-        if root / "docs" / "notes" in path.parents:         # the learner's own
+        if root / "docs" / "notes" in path.parents:  # the learner's own
             continue
         try:
             text = path.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise LessonError(f"{path} cannot be read ({type(error).__name__}). "
-                              "Save it as UTF-8 text, then run this again.") from None
+            raise LessonError(
+                f"{path} cannot be read ({type(error).__name__}). "
+                "Save it as UTF-8 text, then run this again."
+            ) from None
 
         def value(quote: re.Match) -> str:
             try:
@@ -198,7 +270,9 @@ def _results(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise LessonError(f"{path} cannot be read ({type(error).__name__}). `course verify` writes it anew.") from error
+        raise LessonError(
+            f"{path} cannot be read ({type(error).__name__}). `course verify` writes it anew."
+        ) from error
 
 
 def _number(value: float) -> str:

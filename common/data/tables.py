@@ -1,4 +1,5 @@
 """Tables: iris from a package, Titanic by --data."""
+
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +16,46 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 IRIS_COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
-TITANIC_COLUMNS = ("PassengerId", "Survived", "Pclass", "Name", "Sex", "Age", "SibSp", "Parch", "Ticket", "Fare",
-                   "Cabin", "Embarked")
+TITANIC_COLUMNS = (
+    "PassengerId",
+    "Survived",
+    "Pclass",
+    "Name",
+    "Sex",
+    "Age",
+    "SibSp",
+    "Parch",
+    "Ticket",
+    "Fare",
+    "Cabin",
+    "Embarked",
+)
 
 
 def _keep(parts: Sequence[Path], target: Path) -> None:
     shutil.copyfile(parts[0], target)
 
 
-TITANIC_SOURCE = Source("titanic", "tabular/titanic.csv", (
-    Part("titanic.csv", "sha256:4a437fde05fe5264e1701a7387ac6fb75393772ba38bb2c9c566405af5af4bd7", 60302, tuple(
-        f"https://{host}" for host in (
-            "raw.githubusercontent.com/datasciencedojo/datasets/f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
-            "cdn.jsdelivr.net/gh/datasciencedojo/datasets@f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv"))),),
-    _keep, "891 passengers, 12 columns, who survived")
+TITANIC_SOURCE = Source(
+    "titanic",
+    "tabular/titanic.csv",
+    (
+        Part(
+            "titanic.csv",
+            "sha256:4a437fde05fe5264e1701a7387ac6fb75393772ba38bb2c9c566405af5af4bd7",
+            60302,
+            tuple(
+                f"https://{host}"
+                for host in (
+                    "raw.githubusercontent.com/datasciencedojo/datasets/f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
+                    "cdn.jsdelivr.net/gh/datasciencedojo/datasets@f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
+                )
+            ),
+        ),
+    ),
+    _keep,
+    "891 passengers, 12 columns, who survived",
+)
 
 
 def load_iris() -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +69,10 @@ def load_iris() -> tuple[np.ndarray, np.ndarray]:
         table = np.loadtxt(rows, delimiter=",").reshape(150, 5)
         species = np.array(header.split(",")[2:])[table[:, 4].astype(int)]
     except (OSError, ValueError, IndexError) as error:
-        raise LessonError(f"{path} is damaged ({error}). Install it again: python -m pip install --force-reinstall "
-                          "--no-deps scikit-learn") from None
+        raise LessonError(
+            f"{path} is damaged ({error}). Install it again: python -m pip install --force-reinstall "
+            "--no-deps scikit-learn"
+        ) from None
     current().use_data("iris", "from the package scikit-learn")
     return table[:, :4], species
 
@@ -58,6 +87,8 @@ def load_titanic(cfg: LessonConfig) -> "DataFrame":
     except (ValueError, OSError) as error:
         raise damaged(TITANIC_SOURCE, path, str(error)) from None
     if tuple(frame.columns) != TITANIC_COLUMNS or len(frame) != 891:
-        raise damaged(TITANIC_SOURCE, path, f"{len(frame)} rows of {', '.join(map(str, frame.columns))[:200]}")
+        raise damaged(
+            TITANIC_SOURCE, path, f"{len(frame)} rows of {', '.join(map(str, frame.columns))[:200]}"
+        )
     current().use_data("titanic", path)
     return frame.head(200) if cfg.tiny else frame
