@@ -1,14 +1,18 @@
 """Claims: what a lesson says about itself, checked while it runs.
 
-Each prints ✓, ✗ or – with the measured figure. A ✗ raises, and the script exits 1.
+Each prints ✓, ✗ or –, and a sentence with the measured figure in it. A script with a ✗ exits 1.
 
     check         exact: mathematics and facts, judged in every mode
     check_close   exact: two arrays agree; says where and by how much they differ
-    expect        learned: an accuracy, a comparison; judged in the normal run, only reported in a tiny one
-    timed         timed: a ratio of times; judged in the normal run, only reported in a tiny one
+    expect        learned: an accuracy, a comparison; only reported in a tiny run
+    timed         timed: a ratio of times; only reported in a tiny run
     overfits, depends_on_input, no_leak      what every model must show, tiny or not
 
-The first argument is the claim's id, as listed in the lesson's docstring.
+The first argument is the claim's id, as listed in the lesson's docstring. `{}` in the text stands
+for the measured value: check("sum", "the weights add up to {}", total, above=0.99, below=1.01).
+
+An exact ✗ stops the run. A learned or timed one is judged when the run has ended, so that its
+figures, curves and model are kept.
 """
 
 import statistics
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+MARKS = {"passed": "✓", "failed": "✗", "not judged": "–"}
+
 
 def check(
     id: str,
@@ -36,9 +42,13 @@ def check(
     below: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """An exact claim. Without a bound `value` is the verdict itself; with bounds, a number that must lie in them."""
-    holds, measured = _compare(value, above, at_least, below, at_most)
-    _judge(id, text, "exact", holds, measured)
+    """An exact claim. Without a bound `value` is the verdict, True or False; else a number."""
+    wanted = _wanted(above, at_least, below, at_most)
+    if wanted:
+        holds = _within(float(value), above, at_least, below, at_most)
+        _judge(id, text, "exact", holds, _number(value), wanted)
+    else:
+        _judge(id, text, "exact", _verdict(id, value))
 
 
 def expect(
@@ -51,9 +61,13 @@ def expect(
     below: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """A learned claim: as `check`, but a tiny run only reports it, for tiny data proves nothing about learning."""
-    holds, measured = _compare(value, above, at_least, below, at_most)
-    _judge(id, text, "learned", None if current().tiny else holds, measured)
+    """A learned claim: as `check`, but a tiny run only reports it: tiny data proves nothing."""
+    wanted = _wanted(above, at_least, below, at_most)
+    if wanted:
+        holds = _within(float(value), above, at_least, below, at_most)
+        _judge(id, text, "learned", holds, _number(value), wanted)
+    else:
+        _judge(id, text, "learned", _verdict(id, value))
 
 
 def timed(
@@ -65,31 +79,39 @@ def timed(
     at_least: float,
     repeats: int = 5,
 ) -> float:
-    """How many times faster `fast` is than `slow`; judged in the normal run. Returns the ratio of median times.
+    """How many times faster `fast` is than `slow`: the ratio of median times, which is returned.
 
-    Both are warmed, then run in turn, so that a change in the machine's speed meets both alike. A short function is
-    called until 5 ms have passed, for one call of it would measure the clock and the scheduler.
+    Both are warmed, then run in turn, so that a change in the machine's speed meets both alike. A
+    short function is called until 5 ms have passed, for one call would measure the clock.
     """
-    slow(), fast()
-    calls = {
-        function: min(max(1, round(0.005 / _seconds(function, 1))), 10_000)
-        for function in (slow, fast)
-    }
-    times: dict[Callable, list[float]] = {slow: [], fast: []}
+    slow()
+    fast()
+    slow_calls = _calls_for_5_ms(slow)
+    fast_calls = _calls_for_5_ms(fast)
+
+    slow_times = []
+    fast_times = []
     for _ in range(repeats):
-        for function in (slow, fast):
-            times[function].append(_seconds(function, calls[function]) / calls[function])
-    ratio = statistics.median(times[slow]) / statistics.median(times[fast])
-    holds, measured = _compare(ratio, None, at_least, None, None)
-    _judge(id, text, "timed", None if current().tiny else holds, f"{measured} times")
+        slow_times.append(_seconds(slow, slow_calls) / slow_calls)
+        fast_times.append(_seconds(fast, fast_calls) / fast_calls)
+
+    ratio = statistics.median(slow_times) / statistics.median(fast_times)
+    wanted = _wanted(None, at_least, None, None)
+    _judge(id, text, "timed", ratio >= at_least, _number(ratio), wanted)
     return ratio
+
+
+def _calls_for_5_ms(function: Callable[[], Any]) -> int:
+    calls = round(0.005 / _seconds(function, 1))
+    return min(max(1, calls), 10_000)
 
 
 def _seconds(function: Callable[[], Any], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         function()
-    return max(time.perf_counter() - start, 1e-9)  # a coarse clock may say 0
+    # a coarse clock may say 0
+    return max(time.perf_counter() - start, 1e-9)
 
 
 def check_close(
@@ -101,16 +123,16 @@ def check_close(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> None:
-    """Two arrays or tensors agree in shape and value. Default tolerances, relative and absolute: 1e-7 and 1e-10 in
-    float64, 1e-5 and 1e-5 in less, none for whole numbers and truth values."""
-    ours, reference = _to_numpy(ours), _to_numpy(reference)
+    """Two arrays or tensors agree in shape and value; `{}` stands for the largest difference.
+
+    Default tolerances, relative and absolute: 1e-7 and 1e-10 in float64, 1e-5 and 1e-5 in less,
+    none for whole numbers and truth values.
+    """
+    ours = _to_numpy(ours)
+    reference = _to_numpy(reference)
     _judge_shape(id, text, ours, reference)
-    coarse = {np.dtype(d) for d in (np.float16, np.float32, np.complex64)} & {
-        ours.dtype,
-        reference.dtype,
-    }
-    fractions = {ours.dtype.kind, reference.dtype.kind} & set("fc")
-    default_rtol, default_atol = (1e-5, 1e-5) if coarse else (1e-7, 1e-10) if fractions else (0, 0)
+
+    default_rtol, default_atol = _tolerances(ours.dtype, reference.dtype)
     same = np.isclose(
         ours,
         reference,
@@ -119,19 +141,29 @@ def check_close(
         equal_nan=True,
     )
     difference = _difference(ours, reference)
+    largest = f"{difference.max():.1e}" if difference.max() else "0"
     if same.all():
-        _judge(id, text, "exact", True, f"largest difference {difference.max():.1e}")
+        if "{}" not in text:
+            largest = f"largest difference {largest}"
+        _judge(id, text, "exact", True, largest)
         return
+
     worst = np.unravel_index(np.argmax(np.where(same, -1, difference)), ours.shape)
     place = f" at {list(map(int, worst))}" if ours.ndim else ""
-    _judge(
-        id,
-        text,
-        "exact",
-        False,
+    detail = (
         f"{(~same).sum()} of {same.size} values differ, most{place}: "
-        f"got {ours[worst].item():.6g}, wanted {reference[worst].item():.6g}",
+        f"got {ours[worst].item():.6g}, wanted {reference[worst].item():.6g}"
     )
+    _judge(id, text.replace("{}", largest), "exact", False, detail)
+
+
+def _tolerances(*dtypes: np.dtype) -> tuple[float, float]:
+    """rtol and atol for the coarsest of the dtypes."""
+    if any(dtype in (np.float16, np.float32, np.complex64) for dtype in dtypes):
+        return 1e-5, 1e-5
+    if any(dtype.kind in "fc" for dtype in dtypes):
+        return 1e-7, 1e-10
+    return 0.0, 0.0
 
 
 def overfits(
@@ -145,8 +177,9 @@ def overfits(
     steps: int = 100,
     below: float = 0.05,
 ) -> list[float]:
-    """A model that can learn at all drives the loss on one fixed batch to nearly 0. Trains it; returns the losses.
+    """A model that can learn at all drives the loss on one fixed batch to nearly 0.
 
+    Trains it for `steps`; returns the losses. `{}` stands for the last one.
     loss_fn(model, batch) gives a scalar, as in `common.training.fit`.
     """
     model.train()
@@ -158,108 +191,146 @@ def overfits(
         optimizer.step()
         losses.append(loss.detach())
     losses = [loss.item() for loss in losses]
-    learned = losses[-1] < min(
-        below, losses[0]
-    )  # a loss that was small from the start shows nothing
-    _judge(
-        id,
-        text,
-        "exact",
-        learned,
-        f"loss {losses[0]:.3g} → {losses[-1]:.2g} in {steps} steps, wanted below {below:g}",
-    )
+
+    # a loss that was small from the start shows nothing
+    learned = losses[-1] < min(below, losses[0])
+    wanted = f"under {below:g}; it was {losses[0]:.3g} before {steps} steps"
+    _judge(id, text, "exact", learned, f"{losses[-1]:.2g}", wanted)
     return losses
 
 
 def depends_on_input(id: str, text: str, predicted: Any, labels: Any) -> None:
-    """The trained model answers differently to different inputs: at least half the classes, and above the majority.
+    """The trained model answers differently to different inputs; `{}` stands for its accuracy.
 
-    predicted, labels: (n,) class numbers. A model that says the same to everything passes many a smoke test; not this.
+    predicted, labels: (n,) class numbers. At least half the classes are predicted, more often
+    rightly than by always naming the majority: a model that always says the same does neither.
     """
-    predicted, labels = _to_numpy(predicted), _to_numpy(labels)
+    predicted = _to_numpy(predicted)
+    labels = _to_numpy(labels)
     _judge_shape(id, text, predicted, labels)
+
     classes, counts = np.unique(labels, return_counts=True)
-    used, accuracy = len(np.unique(predicted)), float((predicted == labels).mean())
+    used = len(np.unique(predicted))
+    accuracy = float((predicted == labels).mean())
     majority = counts.max() / counts.sum()
-    _judge(
-        id,
-        text,
-        "exact",
-        used * 2 >= len(classes) and accuracy > majority,
-        f"{used} of {len(classes)} classes predicted, accuracy {accuracy:.2f}, majority {majority:.2f}",
-    )
+    holds = used * 2 >= len(classes) and accuracy > majority
+    measured = f"{used} of {len(classes)} classes predicted, accuracy {accuracy:.2f}"
+    wanted = f"over the majority's {majority:.2f}"
+    if "{}" in text:
+        measured = f"{accuracy:.2f}"
+        wanted += f", {used} of {len(classes)} classes predicted"
+    _judge(id, text, "exact", holds, measured, wanted)
 
 
 def no_leak(id: str, text: str, *parts: Any) -> None:
-    """No sample stands in two of the parts (train, validation, test): compared byte by byte, as one dtype."""
+    """No sample stands in two of the parts (train, validation, test): compared byte by byte."""
     arrays = [_to_numpy(part) for part in parts]
-    arrays = [
-        a.astype(str) if a.dtype == object else a for a in arrays
-    ]  # an object array holds addresses, not texts
+    # an object array holds addresses, not texts
+    arrays = [array.astype(str) if array.dtype == object else array for array in arrays]
     kind = np.result_type(*arrays)
+
     seen: dict[bytes, int] = {}
     shared = 0
     for number, array in enumerate(arrays):
         for row in array.astype(kind, copy=False):
             shared += seen.setdefault(row.tobytes(), number) != number
-    _judge(
-        id,
-        text,
-        "exact",
-        shared == 0,
-        f"{shared} shared among {' + '.join(str(len(p)) for p in parts)}",
+
+    sizes = " + ".join(str(len(part)) for part in parts)
+    _judge(id, text, "exact", shared == 0, f"{shared} shared among {sizes}")
+
+
+def _verdict(id: str, value: Any) -> bool:
+    """True or False, also of NumPy and torch; a bare number would pass whatever it is."""
+    kind = getattr(value, "dtype", type(value).__name__)
+    if "bool" not in str(kind):
+        raise TypeError(f"claim “{id}”: {value!r} is not True or False, so it needs a bound.")
+    return bool(value)
+
+
+def _within(value: float, above, at_least, below, at_most) -> bool:
+    """Whether a number keeps all the bounds that are given; NaN keeps none."""
+    return bool(
+        (above is None or value > above)
+        and (at_least is None or value >= at_least)
+        and (below is None or value < below)
+        and (at_most is None or value <= at_most)
     )
 
 
-def _compare(value, above, at_least, below, at_most) -> tuple[bool, str]:
-    bounds = [
-        (above, ">", "above"),
-        (at_least, ">=", "at least"),
-        (below, "<", "below"),
-        (at_most, "<=", "at most"),
-    ]
-    bounds = [bound for bound in bounds if bound[0] is not None]
-    if not bounds:
-        return bool(value) and value == value, "" if isinstance(value, (bool, np.bool_)) else str(
-            value
-        )
+def _wanted(above, at_least, below, at_most) -> str:
+    """The bounds in words: "0.9 to 1.1", "at least 0.95", "under 0.05"; "" where there is none."""
+    low = above if above is not None else at_least
+    high = below if below is not None else at_most
+    if low is not None and low == high:
+        return _number(low)
+    if low is not None and high is not None:
+        return f"{_number(low)} to {_number(high)}"
+    if low is not None:
+        return f"{'over' if above is not None else 'at least'} {_number(low)}"
+    if high is not None:
+        return f"{'under' if below is not None else 'at most'} {_number(high)}"
+    return ""
+
+
+def _number(value: Any) -> str:
+    """Four significant digits; whole numbers stay whole, and large ones get commas."""
     value = float(value)
-    test = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__, "<=": float.__le__}
-    holds = all(test[sign](value, float(bound)) for bound, sign, _ in bounds)
-    return holds, f"{value:.4g}, wanted " + " and ".join(
-        f"{word} {bound:g}" for bound, _, word in bounds
-    )
+    if value.is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _judge_shape(id: str, text: str, ours: np.ndarray, reference: np.ndarray) -> None:
+    text = text.replace("{}", "…")
     if ours.shape != reference.shape:
         _judge(id, text, "exact", False, f"shape {ours.shape}, wanted {reference.shape}")
     if ours.size == 0:
         _judge(id, text, "exact", False, f"shape {ours.shape}: there is nothing to compare")
 
 
-def _judge(id: str, text: str, kind: str, holds: bool | None, measured: str) -> None:
-    status = {True: "passed", False: "failed", None: "not judged"}[
-        None if holds is None else bool(holds)
-    ]
-    current().claims.append(Claim(id, text, kind, status, measured))
-    mark = {"passed": "✓", "failed": "✗", "not judged": "–"}[status]
-    detail = f" ({measured})" if measured else ""
-    print(f"  {mark} {text}{detail}{' – not judged' if holds is None else ''}", flush=True)
-    if status == "failed":
-        raise ClaimFailed(f"the claim “{id}” does not hold: {text}{detail}.")
+def _judge(
+    id: str, text: str, kind: str, holds: bool, measured: str = "", wanted: str = ""
+) -> None:
+    """Write the claim down, print it, and raise ClaimFailed where it stops the run."""
+    record = current()
+    if record.running and any(claim.id == id for claim in record.claims):
+        raise ClaimFailed(f"the claim “{id}” was judged before: give every claim an id of its own.")
+
+    status = "passed" if holds else "failed"
+    if record.tiny and kind != "exact":
+        status = "not judged"
+    sentence = _sentence(text, measured, wanted)
+    record.claims.append(Claim(id, sentence, kind, status, measured))
+    print(
+        f"  {MARKS[status]} {sentence}" + (" – not judged" if status == "not judged" else ""),
+        flush=True,
+    )
+    if status == "failed" and (kind == "exact" or not record.running):
+        raise ClaimFailed(f"the claim “{id}” does not hold: {sentence}.")
+
+
+def _sentence(text: str, measured: str, wanted: str) -> str:
+    """“… has variance {}” with 264.8 in it, and what was wanted behind it."""
+    if "{}" in text:
+        sentence = text.replace("{}", measured)
+        return f"{sentence} (wanted {wanted})" if wanted else sentence
+    details = [measured, f"wanted {wanted}" if wanted else ""]
+    detail = ", ".join(part for part in details if part)
+    return f"{text} ({detail})" if detail else text
 
 
 def _to_numpy(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a tensor, without importing torch to ask
+    # a tensor, without importing torch to ask
+    if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     return np.asarray(value)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b|: 0 where both are the same infinity or both are NaN, infinite where only one is NaN."""
+    """|a - b|: 0 where both are the same infinity or both NaN, infinite where only one is NaN."""
     kind = np.result_type(a, b, np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf
+    # inf - inf
+    with np.errstate(invalid="ignore"):
         difference = np.abs(a.astype(kind) - b.astype(kind))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     return np.where(same, 0, np.nan_to_num(difference, nan=np.inf, posinf=np.inf))

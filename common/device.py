@@ -1,4 +1,4 @@
-"""One call for the device, one for the seeds; the same script then runs on a CPU, on CUDA and on Apple's MPS."""
+"""One call for the device, one for the seeds: the same script runs on a CPU, on CUDA, on MPS."""
 
 import random
 
@@ -9,26 +9,20 @@ from common.errors import LessonError
 
 
 def pick(name: str = "auto") -> torch.device:
-    """The device meant by --device. "auto" is CUDA, else MPS, else the CPU. Raises LessonError if it is not here."""
+    """What --device means; "auto" is CUDA, else MPS, else the CPU. Raises LessonError."""
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = next(kind for kind, is_here in here.items() if is_here)
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise LessonError(
-            f"--device {name} is no device. Use auto, cpu, cuda, cuda:1 or mps."
-        ) from None
-    here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+        sentence = f"--device {name} is no device. Use auto, cpu, cuda, cuda:1 or mps."
+        raise LessonError(sentence) from None
+
     if not here.get(device.type, False):
         raise LessonError(
             f"--device {name} was asked for, but torch finds no {device.type} here. "
@@ -45,13 +39,14 @@ def pick(name: str = "auto") -> torch.device:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy's global generator and torch on every device."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    # libraries still draw from NumPy's global generator
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
 
 
 def rng_state() -> dict:
-    """The state of every generator that training draws from, as plain values that `torch.load` takes safely."""
-    name, keys, *rest = np.random.get_state()
+    """The state of every generator that training draws from, as plain values for `torch.load`."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 (as in seed_everything)
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -64,7 +59,7 @@ def rng_state() -> dict:
 def set_rng_state(state: dict) -> None:
     torch.set_rng_state(state["torch"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
+    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002 (as in seed_everything)
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if state["cuda"] and torch.cuda.is_available():

@@ -1,10 +1,11 @@
 """Runs scripts for the tests: many at a time, each in a process of its own, each watched.
 
-    outcome = engine.run(Job(path))         or, to start early:  engine.submit(job)  …  engine.result(job)
+    outcome = engine.run(Job(path))
+    engine.submit(job)  …  engine.result(job)       to start early
 
-On Linux the process is a child forked from a server that has only imported (forkserver.py); elsewhere, or with
---runner=spawn, it is a fresh interpreter. Both are guarded (child.py). `how="plain"` is what a learner types:
-`python path …`, without guards.
+On Linux the process is a child forked from a server that has only imported (forkserver.py);
+elsewhere, or with --runner=spawn, it is a fresh interpreter. Both are guarded (child.py).
+`how="plain"` is what a learner types: `python path …`, without guards.
 """
 
 import concurrent.futures
@@ -13,21 +14,20 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
+import site
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.lessons import ROOT
-
 HERE = Path(__file__).resolve().parent
 TINY = ("--tiny", "--device", "cpu")
-# one thread each: two scripts at a time on two cores, and sums that are added in the same order everywhere
+# one thread each: two scripts at a time on two cores, and sums that are added in the same order
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -73,23 +73,29 @@ class Outcome:
 
     def __str__(self) -> str:
         """For the message of a failed assert: what a reader needs first."""
+        head = f"{self.job.key} exited {self.code} after {self.seconds:.1f} s"
         tail = "\n".join(self.output.splitlines()[-30:])
-        return f"\n{self.job.key} exited {self.code} after {self.seconds:.1f} s; violations: {self.violations}\n{tail}"
+        return f"\n{head}; violations: {self.violations}\n{tail}"
 
 
 class Engine:
-    """A pool of as many workers as there are cores. `base`: an empty folder for everything the scripts write.
+    """A pool of as many workers as there are cores.
 
-    draw: without it, figures are made but not rendered (a grey pixel is saved). Rendering is half of a small run.
+    base: an empty folder for all that they write. draw: without it, figures are made but not
+    rendered (a grey pixel is saved). Rendering is half of a small run.
     """
 
     def __init__(
         self, base: Path, runner: str = "fork", draw: bool = True, workers: int | None = None
     ):
-        self.base, self.runner, self.draw = base, runner, draw
+        self.base = base
+        self.runner = runner
+        self.draw = draw
         self.pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
         self.futures: dict[Job, concurrent.futures.Future[Outcome]] = {}
-        self.numbers, self.lock, self._server = itertools.count(1), threading.Lock(), None
+        self.numbers = itertools.count(1)
+        self.lock = threading.Lock()
+        self._server: ForkServer | None = None
 
     def submit(self, job: Job) -> None:
         """Queue a job; returns at once."""
@@ -101,6 +107,11 @@ class Engine:
         return self.futures[job].result()
 
     run = result
+
+    def forget(self, job: Job) -> None:
+        """Drop a finished job and its files: thousands of mutants would fill the disk."""
+        outcome = self.futures.pop(job).result()
+        shutil.rmtree(outcome.out.parent, ignore_errors=True)
 
     def server(self) -> "ForkServer":
         with self.lock:
@@ -117,7 +128,7 @@ class Engine:
 
     def _run(self, job: Job) -> Outcome:
         scratch = self.base / f"{next(self.numbers):04d}-{job.script.stem}"
-        for folder in ("cwd", "tmp", "cache", "out"):
+        for folder in ("cwd", "home", "tmp", "cache", "out"):
             (scratch / folder).mkdir(parents=True)
         script = job.script
         if job.text is not None:
@@ -135,31 +146,38 @@ class Engine:
             "fake_cuda": job.fake_cuda,
         }
         start = time.perf_counter()
-        answer = (
-            self.server().call(order) if how == "fork" else run_fresh(order, plain=how == "plain")
-        )
+        if how == "fork":
+            answer = self.server().call(order)
+        else:
+            answer = run_fresh(order, plain=how == "plain")
         return outcome(job, script, scratch, answer, time.perf_counter() - start)
 
 
 def outcome(job: Job, script: Path, scratch: Path, answer: dict, seconds: float) -> Outcome:
+    """Everything about a finished run, read from its scratch folder."""
     violations = _read(scratch / "violations.txt").splitlines()
     if answer["late"]:
         violations.append(f"still running after {job.limit:.0f} s, so it was killed")
-    if litter := sorted(path.name for path in (scratch / "cwd").iterdir()):
-        violations.append(f"wrote into the current folder: {', '.join(litter)}")
+    for name in answer.get("left", []):
+        violations.append(f"left a process running: {name}")
+    for folder, called in (("cwd", "current"), ("home", "home")):
+        litter = sorted(path.name for path in (scratch / folder).iterdir())
+        if litter:
+            violations.append(f"wrote into the {called} folder: {', '.join(litter)}")
+
     report = _json(scratch / "tmp" / "child.json") or {}
     return Outcome(
-        job,
-        script,
-        answer["code"],
-        _read(scratch / "output.txt"),
-        _json(scratch / "out" / "result.json"),
-        violations,
-        seconds,
-        answer.get("cpu", report.get("cpu", 0.0)),
-        scratch / "out",
-        report.get("cuda", []),
-        report.get("late_imports", []),
+        job=job,
+        script=script,
+        code=answer["code"],
+        output=_read(scratch / "output.txt"),
+        result=_json(scratch / "out" / "result.json"),
+        violations=violations,
+        seconds=seconds,
+        cpu_seconds=answer.get("cpu", report.get("cpu", 0.0)),
+        out=scratch / "out",
+        cuda=report.get("cuda", []),
+        late_imports=report.get("late_imports", []),
     )
 
 
@@ -167,33 +185,36 @@ class ForkServer:
     """The other end of forkserver.py's pipes; may be called from many threads."""
 
     def __init__(self, base: Path):
-        self.base, self.numbers, self.lock = base, itertools.count(), threading.Lock()
+        self.base = base
+        self.numbers = itertools.count()
+        self.lock = threading.Lock()
         self.waiting: dict[int, concurrent.futures.Future[dict]] = {}
-        log = open(base / "forkserver.txt", "wb")
-        with log:
+        with open(base / "forkserver.txt", "wb") as log:
+            # in a session of its own: Ctrl-C is for pytest, which then closes it
             self.process = subprocess.Popen(
                 [sys.executable, HERE / "forkserver.py"],
                 stdin=subprocess.PIPE,
-                stderr=log,
                 stdout=subprocess.PIPE,
+                stderr=log,
                 env=os.environ | SETTINGS | fonts(),
                 start_new_session=True,
-            )  # Ctrl-C is for pytest, which then closes it
+            )
         first = self.process.stdout.readline()
         if not first:
-            raise RuntimeError(f"the fork server did not start:\n{_read(base / 'forkserver.txt')}")
-        self.ready: dict[str, Any] = json.loads(
-            first
-        )  # what it could not import, its threads, its CPU seconds
+            raise RuntimeError(f"the fork server did not start:\n{self._log()}")
+        # what it could not import, its threads, its CPU seconds
+        self.ready: dict[str, Any] = json.loads(first)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def call(self, order: dict) -> dict:
-        number, future = next(self.numbers), concurrent.futures.Future()
+        number = next(self.numbers)
+        future: concurrent.futures.Future[dict] = concurrent.futures.Future()
         with self.lock:
             self.waiting[number] = future
             self.process.stdin.write(json.dumps(order | {"id": number}).encode() + b"\n")
             self.process.stdin.flush()
-        return future.result(order["limit"] + 60)  # an error, should the server itself hang
+        # an error, should the server itself hang
+        return future.result(order["limit"] + 60)
 
     def close(self) -> None:
         with self.lock:
@@ -205,13 +226,14 @@ class ForkServer:
             answer = json.loads(line)
             self.waiting.pop(answer["id"]).set_result(answer)
         for future in self.waiting.values():
-            future.set_exception(
-                RuntimeError(f"the fork server ended:\n{_read(self.base / 'forkserver.txt')}")
-            )
+            future.set_exception(RuntimeError(f"the fork server ended:\n{self._log()}"))
+
+    def _log(self) -> str:
+        return _read(self.base / "forkserver.txt")
 
 
 def run_fresh(order: dict, plain: bool = False) -> dict:
-    """A new interpreter for one script: guarded, or just as a learner starts it from another folder."""
+    """A new interpreter for one script: guarded, or as a learner starts it from another folder."""
     scratch = Path(order["scratch"])
     command = [order["script"], *order["argv"]] if plain else [HERE / "child.py"]
     with open(scratch / "output.txt", "ab") as output, open(scratch / "order.json", "w+") as stdin:
@@ -239,13 +261,14 @@ def run_fresh(order: dict, plain: bool = False) -> dict:
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """The learner's, without what could change a result, and with all that is written kept in `scratch`."""
+    """The learner's, without what could change a result; what is written stays in `scratch`."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("COURSE_", "PYTEST_", "XDG_"))
     }
     places = {
+        "HOME": "home",
         "TMPDIR": "tmp",
         "TEMP": "tmp",
         "TMP": "tmp",
@@ -253,14 +276,15 @@ def environment(scratch: Path) -> dict[str, str]:
         "XDG_DATA_HOME": "cache",
         "XDG_CONFIG_HOME": "cache",
     }
-    return (
-        kept | SETTINGS | fonts() | {name: str(scratch / place) for name, place in places.items()}
-    )
+    moved = {name: str(scratch / place) for name, place in places.items()}
+    # packages that were installed with --user lie below the real home
+    packages = {"PYTHONUSERBASE": site.getuserbase()}
+    return kept | SETTINGS | fonts() | packages | moved
 
 
 @functools.cache
 def fonts() -> dict[str, str]:
-    """Where matplotlib keeps its list of fonts: to make it anew for every script would take seconds each time."""
+    """Where matplotlib keeps its list of fonts: making it anew takes seconds for every script."""
     import matplotlib
 
     return {"MPLCONFIGDIR": matplotlib.get_cachedir()}

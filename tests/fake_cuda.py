@@ -1,6 +1,8 @@
-"""Would the models run on a GPU? No machine of ours has one, so their forward passes run once more on tensors that
-have a device and a shape but no memory (FakeTensorMode). A tensor that a model makes or keeps on the CPU meets one on
-"cuda" there, as it would on a real one, and torch refuses.
+"""Would the models run on a GPU? No machine of ours has one.
+
+So their forward passes run once more on tensors that have a device and a shape but no memory
+(FakeTensorMode). A tensor that a model makes or keeps on the CPU meets one on "cuda" there, as it
+would on a real one, and torch refuses.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,10 @@ MOST = 20  # models of one script that are remembered
 
 
 def watch() -> Callable[[], list[str]]:
-    """Remember the outermost modules that are called from now on. Returns what judges them: a list of faults."""
+    """Remember the outermost modules that are called from now on.
+
+    Returns what judges them, to be called at the end: it gives a list of faults.
+    """
     calls: dict[int, tuple[nn.Module, tuple, dict]] = {}
     depth = 0
 
@@ -26,35 +31,35 @@ def watch() -> Callable[[], list[str]]:
         nonlocal depth
         depth += 1
 
-    def leave(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def leave(module: nn.Module, args: tuple, kwargs: dict | None, output: Any = None) -> None:
         nonlocal depth
         depth -= 1
-        if depth == 0 and len(calls) < MOST and id(module) not in calls:
+        # after an error torch leaves the kwargs out, and there is nothing to repeat
+        if kwargs is not None and depth == 0 and len(calls) < MOST and id(module) not in calls:
             calls[id(module)] = module, *tree_map_only(torch.Tensor, _shape, (args, kwargs))
 
-    handles = (
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, with_kwargs=True, always_call=True),
-    )
+    entered = register_module_forward_pre_hook(enter)
+    left = register_module_forward_hook(leave, with_kwargs=True, always_call=True)
 
     def judge() -> list[str]:
-        for handle in handles:
-            handle.remove()
-        return [fault for call in calls.values() if (fault := on_cuda(*call))]
+        entered.remove()
+        left.remove()
+        found = [on_cuda(*call) for call in calls.values()]
+        return [fault for fault in found if fault is not None]
 
     return judge
 
 
 def on_cuda(module: nn.Module, args: tuple, kwargs: dict) -> str | None:
-    """None, or what is wrong. What a fake tensor cannot do (.item(), .numpy()) is not held against the model."""
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        torch.no_grad(),
-        mock.patch.object(nn.RNNBase, "flatten_parameters"),
-    ):  # asks the driver, which is not here
-        weights = {
-            name: _fake(t) for name, t in [*module.named_parameters(), *module.named_buffers()]
-        }
+    """None, or what is wrong.
+
+    What a fake tensor cannot do (.item(), .numpy()) is not held against the model.
+    """
+    # flatten_parameters asks the driver, which is not here
+    without_driver = mock.patch.object(nn.RNNBase, "flatten_parameters")
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), without_driver:
+        tensors = [*module.named_parameters(), *module.named_buffers()]
+        weights = {name: _fake(tensor) for name, tensor in tensors}
         args, kwargs = tree_map_only(torch.Tensor, _fake, (args, kwargs))
         try:
             functional_call(module, weights, args, kwargs)

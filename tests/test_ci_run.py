@@ -1,4 +1,4 @@
-""".ci/run runs the command that README.md gives, in a fresh environment; tried on small repositories made here."""
+""".ci/run runs the command of README.md in a fresh environment; tried on small repositories."""
 
 import os
 import shutil
@@ -27,7 +27,12 @@ def ci(folder: Path, command: str | None) -> subprocess.CompletedProcess:
     for arguments in (["init", "-q"], ["add", ".gitignore", ".ci", "README.md"]):
         subprocess.run(["git", *arguments], cwd=folder, env=environment, check=True)
     return subprocess.run(
-        ["bash", folder / ".ci" / "run"], cwd="/", env=environment, capture_output=True, text=True
+        ["bash", folder / ".ci" / "run"],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -15,7 +15,7 @@ import scipy.linalg
 import scipy.optimize
 import scipy.special
 import scipy.stats
-from test_notes import formulas, links, sections, without_code
+from test_notes import exercises, links, sections, without_code
 
 from common.course import curriculum
 from common.lessons import ROOT
@@ -25,6 +25,7 @@ ENDINGS = ("md", "zh.md")
 PHASES = ("phase01", "phase02", "phase03")
 NUMBER = r"[-−]?\d+/\d+|[-−]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?"
 COMMENT = re.compile(r"<!-- (let |= )(.+?) -->")
+EXERCISES = {"md": "Exercises", "zh.md": "练习"}
 TERM = re.compile(
     r"^- \*\*(.+?)\*\*(?: ([A-Za-z].*?))?[:：] ?(.+?) ?\[([\d.]+|project \d|项目 \d)\]"
     r"\(\.\./(\S+?)\.py\)$",
@@ -59,10 +60,14 @@ SECTIONS = {
         "Events": "",
         "Random variables": "2.6",
         "Distributions": "1.1 1.6 2.6",
+        "Joint and marginal distributions": "",
         "Expectation, variance and covariance": "1.7 1.0 2.6",
         "Conditional probability and Bayes": "2.6 3.0",
         "Independence": "1.1 1.5 3.7",
+        "Naive Bayes": "",
+        "Conditional expectation": "",
         "The multivariate Gaussian": "2.2",
+        "Mixtures and latent variables": "1.8",
         "The law of large numbers": "2.6 3.3 3.9",
         "central limit theorem": "2.6",
         "Monte Carlo": "2.1 2.6",
@@ -71,9 +76,12 @@ SECTIONS = {
         "MAP and weight decay": "3.6",
         "Entropy and code length": "2.7",
         "Cross-entropy and KL": "2.7 3.5 3.9",
+        "Consistency and Fisher information": "3.3",
+        "ELBO": "",
         "Mutual information": "2.7",
         "Bias and variance": "1.8 3.8",
-        "Confidence intervals and comparing models": "1.5 1.8 3.0 3.8",
+        "Confidence intervals": "1.5 1.8 3.0 3.8",
+        "Testing and comparing models": "1.5 1.8 3.0 3.8",
         "log-sum-exp": "1.2 3.5",
         "emperature": "3.5",
         "Sampling": "2.6 3.7 3.8",
@@ -94,6 +102,16 @@ INSIDE = {  # topics without a heading of their own
     ),
     "PROBABILITY_FOR_DL": (
         "Bernoulli",
+        "binomial",
+        "multinomial",
+        "sum rule|加法公式",
+        "total expectation|全期望公式",
+        "total variance|全方差公式",
+        "responsibilit|响应度",
+        "Cram.r|克拉美",
+        "Wilson",
+        "power|功效",
+        r"\\lambda = \\frac\{1\}\{n \\tau\^2\}",
         "categorical",
         "Gaussian",
         "uniform",
@@ -110,12 +128,20 @@ INSIDE = {  # topics without a heading of their own
         "code length|码长",
     ),
 }
+# a display in a fence, or a formula inside a line
+FORMULA = re.compile(r"^```math\n(.+?)^```$|\$`([^`\n]+)`\$", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [(name, ending) for name in SECTIONS for ending in ENDINGS]
 each_text = pytest.mark.parametrize("name, ending", DOCUMENTS)
 
 
 def read(name: str, ending: str) -> str:
     return (DOCS / f"{name}.{ending}").read_text(encoding="utf-8")
+
+
+def formulas(text: str) -> list[str]:
+    """Sorted, for the two languages may need another order; words inside \\text{} may be translated."""
+    found = ["".join(pair).strip() for pair in FORMULA.findall(text)]
+    return sorted(re.sub(r"\\text\{[^}]*\}", r"\\text{}", formula) for formula in found)
 
 
 def planned() -> dict[str, str]:
@@ -158,6 +184,7 @@ def names_for(name: str) -> dict:
         space |= {
             "norm": scipy.stats.norm,
             "binom": scipy.stats.binom,
+            "multinomial": scipy.stats.multinomial,
             "student": scipy.stats.t,
             "det": np.linalg.det,
             "ttest_rel": scipy.stats.ttest_rel,
@@ -276,21 +303,32 @@ def test_every_topic_is_there_with_its_lessons(name: str, ending: str) -> None:
 
 @each_text
 def test_formulas_survive_markdown(name: str, ending: str) -> None:
-    r"""GitHub reads Markdown first: it drops the backslash of \, and \{ and, inside a line, one of two in \\."""
-    text = without_code(read(name, ending))
-    assert text.count("$") % 2 == 0
-    broken = [
-        formula
-        for formula in formulas(text)
-        if re.search(r"\\[^A-Za-z]|\*|<\w|\\operatorname", formula)
-    ]
-    assert not broken, f"use \\cr, \\lbrace, \\ast, spaces: {broken}"
-    pieces = re.sub(r"\$\$.*?\$\$", " ", text, flags=re.DOTALL).split(
-        "$"
-    )  # prose, formula, prose, …
-    glued = [piece[-20:] for piece in pieces[:-1:2] if re.search(r"[A-Za-z0-9]$", piece)]
-    glued += [piece[:20] for piece in pieces[2::2] if re.match(r"[A-Za-z0-9]", piece)]
+    """Displays stand in a fence, the others between dollar and backtick: Markdown leaves both alone."""
+    text = read(name, ending)
+    rest = FORMULA.sub(" ", text)
+    assert "$" not in rest, f"a formula in another form: {re.findall('.{0,30}[$].{0,30}', rest)}"
+    broken = [formula for _, formula in FORMULA.findall(text) if re.search(r"\\[^A-Za-z]", formula)]
+    assert not broken, f"use \\lbrace, \\Vert, spaces: {broken}"
+    glued = re.findall(r"\w\$`[^`\n]+`\$|\$`[^`\n]+`\$[A-Za-z0-9]", text, re.ASCII)
     assert not glued, f"a letter beside the dollar sign keeps a formula from being one: {glued}"
+
+
+@each_text
+def test_ten_exercises_have_folded_answers(name: str, ending: str) -> None:
+    text = read(name, ending)
+    asked, answered = exercises(text, EXERCISES[ending])
+    assert (asked, answered) == (10, 10)
+    tight = re.findall(r"</summary>(?!\n\n)|(?<!\n\n)</details>", text)
+    assert not tight, "a blank line after </summary> and before </details>, or Markdown stays raw"
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_chinese_puts_no_space_beside_wide_punctuation(name: str) -> None:
+    text = re.sub(r" *<!--.*?-->", "", read(name, "zh.md"))
+    loose = re.findall(
+        r".{0,12}(?:[，。；：、？！）】》”] +[^\s|]| +[，。；：、？！（《“）]).{0,12}", text
+    )
+    assert not loose, f"a space beside full-width punctuation: {loose}"
 
 
 def terms(ending: str) -> list[tuple[str, str, str, str, str]]:

@@ -1,6 +1,7 @@
 """Finding lessons by any name a learner may type, reading their headers, and loading them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from common.errors import LessonError
 from common.lessons import (
     ROOT,
     Lesson,
+    Predict,
     all_lessons,
     find_lesson,
     fingerprint,
     load_lesson,
     passed_practice,
+    shown,
 )
 
 HEADER = '''"""98.1 A title: with more behind it
@@ -26,6 +29,8 @@ You will be able to answer
     1. Is it short?                        show_short       one, two-words
     2. A question with  two blanks, show_x?  show_gaps   three
     not a question                          show_no
+Predict   speed-up: how many times faster is the array,
+          with a million numbers?
 Run       python phase98_test/01-first-step.py                        about 2 s
 Needs     phase01_data_science/01-numpy-basics (windows),
           phase03_pytorch/09-training-loop
@@ -135,7 +140,7 @@ def test_names_in_this_course(name):
     ],
 )
 def test_unknown_and_ambiguous_names(course, name, words):
-    with pytest.raises(LessonError, match="^[^\n]*$") as caught:
+    with pytest.raises(LessonError, match=r"^[^\n]*$") as caught:
         find_lesson(name, course)
     assert words in str(caught.value)
 
@@ -155,6 +160,8 @@ def test_header(course):
         "phase03_pytorch/09-training-loop",
     ]
     assert not lesson.is_project
+    question = "how many times faster is the array, with a million numbers?"
+    assert lesson.predict == Predict("speed-up", question, 8)
 
 
 def test_header_of_a_file_without_one(tmp_path):
@@ -169,7 +176,26 @@ def test_header_of_a_file_without_one(tmp_path):
         [],
         [],
     )
-    assert lesson.is_project and lesson.number == "98/project-x"
+    assert lesson.is_project and lesson.number == "98/project-x" and lesson.predict is None
+
+
+def test_predict_is_read_without_importing(tmp_path):
+    path = tmp_path / "phase98_test" / "01-broken.py"
+    path.parent.mkdir()
+    path.write_text('"""98.1 A\nPredict   x: how many?\n"""\nraise SystemExit\n')
+    assert Lesson(path).predict == Predict("x", "how many?", 2)
+
+
+@pytest.mark.parametrize("lesson", all_lessons(), ids=lambda lesson: lesson.key)
+def test_every_line_predict_can_be_read(lesson):
+    """“Predict   how many?” without a key would be passed over in silence."""
+    assert len(re.findall(r"^Predict\b", lesson.doc, re.MULTILINE)) == bool(lesson.predict)
+
+
+def test_a_path_to_paste(course, monkeypatch):
+    assert shown(course / "practice" / "a.py") == str(Path("practice", "a.py"))
+    assert shown(course / "a folder" / "a.py") == f'"{Path("a folder", "a.py")}"'
+    assert shown(Path("/else where/a.py")) == f'"{Path("/else where/a.py")}"'
 
 
 def test_where_results_go(course):
@@ -191,11 +217,11 @@ def test_load_lesson_takes_digits_and_hyphens_from_any_folder(tmp_path):
         "assert lesson is load_lesson('phase01_data_science/01-numpy-basics')\n"
         "print(lesson.strides_of((2, 3), 8), 'torch' in sys.modules)"
     )
-    (
-        tmp_path / "phase01_data_science"
-    ).mkdir()  # a folder of the same name where the learner stands
+    # a folder of the same name where the learner stands
+    (tmp_path / "phase01_data_science").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}\n{code}"],
+        check=False,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -230,7 +256,8 @@ def test_only_a_copy_that_passed_is_used_and_only_when_asked(
     if edited:
         copy.write_text(copy.read_text(encoding="utf-8") + "# changed since\n", encoding="utf-8")
     monkeypatch.setenv("COURSE_MINE", asked)
-    assert load_lesson("phase98_test/01-first-step").WORD == word
+    loaded = load_lesson("phase98_test/01-first-step")
+    assert word == loaded.WORD
     assert ("yours: practice" in capsys.readouterr().out) == (word == "mine")
     assert load_lesson("phase98_test/02-second-step").WORD == "taught"  # no copy of that one
 

@@ -1,4 +1,4 @@
-"""`course practice`, `hint`, `solution`, `watch`: on hand-made lessons, and on every lesson that has regions."""
+"""`course practice`, `hint`, `solution`, `watch`: on hand-made lessons and on the real ones."""
 
 import ast
 import json
@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from common import lessons
-from common.course import cli, practice
+from common.course import cli, practice, trial
 from common.errors import LessonError
 from common.lessons import Lesson, has_passed
 
@@ -37,21 +38,20 @@ class Config(LessonConfig):
 
 
 def add(numbers: list[int]) -> int:
+    """The sum of the numbers."""
     # practice: one after the other
-    # hint: begin with nothing
-    # hint: total = 0, then a loop
+    # nothing so far
     total = 0
     for number in numbers:
         total += number
-    # end practice
     return total
+    # end practice
 
 
 def multiply(numbers: list[int]) -> int:
     result = 1
     for number in numbers:
         # practice: does the "order" matter?
-        # hint: times, not plus
         result *= number
         # end practice
     return result
@@ -79,17 +79,81 @@ if __name__ == "__main__":
 '''
 
 
+# a project of two functions that the learner writes from their docstrings
+STARTER = (
+    SMALL.replace("1.1 Small: a sum and a product", "Project 1 Shop: a starter")
+    .replace("    result = 1\n    for number in numbers:\n        # practice", "    # practice")
+    .replace("        result *= number\n        # end practice\n    return result\n", "ZZ")
+    .replace(
+        "ZZ",
+        "    result = 1\n    for number in numbers:\n        result *= number\n"
+        "    return result\n    # end practice\n",
+    )
+)
+
+NOTE = """# Small
+
+## Practice
+
+### 1. One after the other
+
+<details>
+<summary>Hints</summary>
+
+1. begin with nothing
+2. add them up,
+   as $`\\sum_i x_i`$ says
+
+</details>
+
+### 2. Does the "order" matter?
+
+<details>
+<summary>Hints</summary>
+
+1. times, not plus
+
+</details>
+
+## Exercises
+
+1. no hint
+"""
+
+NOTE_ZH = """# 小课
+
+## 动手写
+
+### 1. 一个接一个
+
+<details>
+<summary>提示</summary>
+
+1. 从零开始
+
+</details>
+
+## 练习
+"""
+
+
 @pytest.fixture
 def lesson(tmp_path, monkeypatch) -> Lesson:
-    """A course in a temporary folder, with one lesson of two regions and one project."""
+    """A course in a temporary folder: a lesson of two regions, a starter, and a project without."""
     root = tmp_path / "course"
     monkeypatch.setattr(lessons, "ROOT", root)
     monkeypatch.setattr(lessons, "PRACTICE", root / "practice")
-    (root / "phase01_demo").mkdir(parents=True)
-    (root / "phase01_demo" / "01-small.py").write_text(SMALL, encoding="utf-8")
-    (root / "phase01_demo" / "project-none.py").write_text(
-        '"""Project 1 None: nothing cut out\n"""\n'
-    )
+    monkeypatch.setenv("COURSE_LANG", "en")
+    files = {
+        "phase01_demo/01-small.py": SMALL,
+        "phase01_demo/project-shop.py": STARTER,
+        "phase01_demo/project-none.py": '"""Project 1 None: nothing cut out\n"""\n',
+        "docs/phase01_demo/01-small.md": NOTE,
+        "docs/phase01_demo/01-small.zh.md": NOTE_ZH,
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content, encoding="utf-8")
     return Lesson(root / "phase01_demo" / "01-small.py")
 
 
@@ -115,37 +179,37 @@ def said(capsys, *command: str) -> tuple[int, str]:
 
 
 def test_stub_leaves_title_prompt_and_end_mark():
-    lines = practice.stub(SMALL).splitlines()
+    lines = practice.stub(SMALL, number="01/01").splitlines()
     start = lines.index("    # practice: one after the other")
-    assert lines[start : start + 4] == [
+    # signature and docstring stay, the whole body goes
+    assert lines[start - 2 : start + 3] == [
+        "def add(numbers: list[int]) -> int:",
+        '    """The sum of the numbers."""',
         "    # practice: one after the other",
-        '    raise NotImplementedError("your turn: one after the other. Ask for help with: course hint 01/01")',
+        '    raise NotImplementedError("your turn: one after the other. '
+        'Ask for help with: course hint 01/01")',
         "    # end practice",
-        "    return total",
     ]
     nested = lines.index('        # practice: does the "order" matter?')
     raised = ast.parse(lines[nested + 1].strip()).body[0].exc.args[0].value
     assert raised == 'your turn: does the "order" matter? Ask for help with: course hint 01/01'
-    assert (
-        lines[nested + 1].startswith("        raise")
-        and lines[nested + 2] == "        # end practice"
-    )
-
-
-def test_stub_takes_only_the_regions_asked_for():
-    assert practice.stub(SMALL, []) == SMALL
-    one = practice.stub(SMALL, [1])
-    assert "total += number" in one and "result *= number" not in one
-    assert practice.stub(practice.stub(SMALL, [1]), [0]) == practice.stub(SMALL)
-    assert practice.stub(practice.stub(SMALL)) == practice.stub(SMALL)
+    assert lines[nested + 1].startswith("        raise")
+    assert lines[nested + 2] == "        # end practice"
 
 
 def test_stub_changes_nothing_outside_the_regions():
-    whole, cut = SMALL.splitlines(), practice.stub(SMALL).splitlines()
+    whole = SMALL.splitlines()
+    cut = practice.stub(SMALL).splitlines()
     inside = {n for r in practice.find_regions(SMALL) for n in range(r.start + 1, r.end)}
     assert [line for line in cut if "raise NotImplementedError" not in line] == [
         line for number, line in enumerate(whole) if number not in inside
     ]
+
+
+def test_hints_of_the_first_edition_are_no_code():
+    old = SMALL.replace("    # nothing so far\n", "    # hint: begin with nothing\n")
+    assert "hint: begin" not in practice.stub(old)
+    assert practice.find_regions(old)[0].code.startswith("total = 0\n")
 
 
 @pytest.mark.parametrize(
@@ -157,8 +221,23 @@ def test_stub_changes_nothing_outside_the_regions():
     ],
 )
 def test_marks_without_partner_are_refused(text):
-    with pytest.raises(LessonError, match="line [12]"):
+    with pytest.raises(LessonError, match=r"line [12]"):
         practice.find_regions(text)
+
+
+@pytest.mark.parametrize("command", ["practice", "hint", "solution", "watch"])
+def test_a_region_without_an_end_gets_file_and_line(lesson, capsys, command):
+    lesson.path.write_text(SMALL.replace("    # end practice\n", "", 1), encoding="utf-8")
+    code, words = said(capsys, command, "01/01")
+    line = 1 + SMALL.replace("    # end practice\n", "", 1).splitlines().index(
+        '        # practice: does the "order" matter?'
+    )
+    assert code == 1 and words.count("\n") == 1
+    assert words.startswith(f"error: phase01_demo/01-small.py, line {line}: “# practice: …” and")
+    lesson.path.write_text('"""1.1 x\n"""\n# practice: a\nx = 1\n', encoding="utf-8")
+    words = said(capsys, command, "01/01")[1]
+    wanted = "01-small.py, line 3: “# practice: a” has no “# end practice”."
+    assert wanted in words and words.count("\n") == 1
 
 
 def test_practice_never_overwrites(copy, capsys):
@@ -173,7 +252,7 @@ def test_reset_keeps_the_old_copies(copy, capsys):
         code, words = said(capsys, "practice", "01/01", "--reset")
         assert code == 0 and f"01-small.py.bak-{number}" in words
         assert copy.with_name(f"01-small.py.bak-{number}").read_text() == f"work {number}"
-        assert copy.read_text(encoding="utf-8") == practice.stub(SMALL)
+        assert copy.read_text(encoding="utf-8") == practice.stub(SMALL, number="01/01")
 
 
 def test_practice_says_where_and_what_next(lesson, capsys):
@@ -223,26 +302,248 @@ def test_check_passes_a_whole_copy_and_remembers_it(copy, capsys):
     assert not has_passed(copy)
 
 
-@pytest.mark.parametrize(
-    "wrong, expected",
-    [
-        ("total -= number", ["  ✗ 1 + 2 + 3 = 6", "✗ the claim “total” does not hold"]),
-        ("total += numbr", ["line 27: total += numbr", "NameError: name 'numbr' is not defined"]),
-        ("total += (number", ["line 27: total += (number", "SyntaxError: '(' was never closed"]),
-    ],
-)
-def test_check_says_what_is_wrong(copy, capsys, wrong, expected):
-    copy.write_text(SMALL.replace("total += number", wrong), encoding="utf-8")
+def line_of(text: str, part: str) -> int:
+    return next(n for n, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_check_says_what_is_wrong(copy, capsys):
+    wrong = SMALL.replace("total += number", "total -= number")
+    copy.write_text(wrong, encoding="utf-8")
     code, words = said(capsys, "practice", "01/01", "--check")
     assert code == 1 and not has_passed(copy)
-    assert all(text in words for text in expected) and "Traceback" not in words
+    assert "  ✗ 1 + 2 + 3 = 6" in words and "✗ the claim “total” does not hold" in words
+    assert "Traceback" not in words
 
 
-def test_check_ends_a_loop_without_end(copy, capsys, monkeypatch):
-    monkeypatch.setattr(practice, "LIMIT", 2)
-    copy.write_text(SMALL.replace("    total = 0", "    while True: pass"), encoding="utf-8")
+def test_a_traceback_shows_the_learners_own_frames(copy, capsys):
+    wrong = SMALL.replace("total += number", "total += numbr")
+    copy.write_text(wrong, encoding="utf-8")
     code, words = said(capsys, "practice", "01/01", "--check")
-    assert code == 1 and "no end after 2 s" in words
+    line = line_of(wrong, "numbr")
+    assert code == 1 and "Traceback (most recent call last):" in words
+    assert f'File "{copy}", line {line}, in add' in words
+    assert f"✗ line {line}: total += numbr\n  NameError: name 'numbr' is not defined" in words
+    assert "config.py" not in words and "runpy" not in words
+
+
+def test_a_learners_own_prints_reach_the_screen(copy, capsys):
+    line = "    print('so far', numbers)\n    print('aside', file=__import__('sys').stderr)\n"
+    text = SMALL.replace("    # nothing so far\n", line)
+    copy.write_text(text, encoding="utf-8")
+    code, words = said(capsys, "practice", "01/01", "--check")
+    assert code == 0 and "so far [1, 2, 3]\n" in words and "aside\n" in words
+    assert words.index("so far") < words.index("✓ 1 + 2 + 3 = 6")
+
+
+def test_check_ends_a_loop_without_end_and_shows_what_it_printed(copy, capsys):
+    loop = "    print('half a line', end='')\n    while True: pass\n"
+    copy.write_text(SMALL.replace("    # nothing so far\n", loop), encoding="utf-8")
+    code, words = said(capsys, "practice", "01/01", "--check", "--limit", "3")
+    assert code == 1 and "✗ no end after 3 s" in words and "half a line" in words
+    assert "still running" not in words and not has_passed(copy)
+
+
+def test_a_long_check_says_so(copy, capsys, monkeypatch):
+    monkeypatch.setattr(trial, "PATIENCE", 1)
+    monkeypatch.setattr(practice, "LIMIT", 3)
+    loop = "    while True: pass\n"
+    copy.write_text(SMALL.replace("    # nothing so far\n", loop), encoding="utf-8")
+    words = said(capsys, "practice", "01/01", "--check")[1]
+    note = "still running after 1 s: it is stopped after 3 s, --limit N gives it longer"
+    assert words.index(note) < words.index("✗ no end after 3 s")
+
+
+def test_the_limits_as_they_are():
+    assert (trial.PATIENCE, practice.LIMIT) == (10, 60)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5"])
+def test_a_limit_that_is_none(copy, capsys, value):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["practice", "01/01", "--check", "--limit", value])
+    words = capsys.readouterr().err
+    assert caught.value.code == 2 and words.count("\n") == 1 and "--limit" in words
+
+
+def test_a_limit_without_a_check(copy, capsys):
+    code, words = said(capsys, "practice", "01/01", "--limit", "3")
+    assert code == 1 and "--limit goes with --check" in words
+
+
+# what may lie where the copy should be, and the words for it
+SPOILT = {
+    "not UTF-8": (SMALL.encode("gb18030"), "line 2: this is not UTF-8. Save it as UTF-8"),
+    "cut in a character": (
+        SMALL.encode().partition("课".encode()[1:])[0],
+        "line 2: the file ends in the middle of a",
+    ),
+    "empty": (b"", "is empty"),
+    "blank": (b"\n \n", "is empty"),
+    "half-saved": (SMALL[: SMALL.index("add([1")].encode(), "SyntaxError: "),
+    "unclosed": (
+        SMALL.replace("total += number", "total += (number").encode(),
+        "SyntaxError: '(' was never closed in “total += (number”",
+    ),
+    "a NUL": (SMALL.encode() + b"x = '\0'\n", "null bytes"),
+    "a folder": (None, "is a folder, not a file"),
+    "leaves early": (
+        SMALL.replace("from dataclasses", "import sys\nsys.exit(0)\nfrom dataclasses").encode(),
+        "✗ it ended before a claim was written down (missing: total, product, learned)",
+    ),
+    "crashes": (
+        b"import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+        "✗ it ended by SIGKILL, without a word",
+    ),
+}
+
+
+def spoil(copy: Path, kind: str) -> str:
+    content, words = SPOILT[kind]
+    copy.unlink()
+    if content is None:
+        copy.mkdir()
+    else:
+        copy.write_bytes(content)
+    return words
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_spoilt_copy_gets_one_sentence(copy, capsys, kind):
+    wanted = spoil(copy, kind)
+    code, words = said(capsys, "practice", "01/01", "--check")
+    assert code == 1 and wanted in words and "Traceback" not in words
+    assert "every region is written" not in words and "the claims hold" not in words
+    if "✗" not in wanted:
+        assert words.startswith("error: ") and words.count("\n") == 1
+        assert "practice/phase01_demo/01-small.py" in words
+
+
+@pytest.mark.parametrize("kind", ["not UTF-8", "cut in a character", "empty", "a folder"])
+@pytest.mark.parametrize("command", ["practice", "hint"])
+def test_no_other_command_is_taken_in_by_a_spoilt_copy(copy, capsys, command, kind):
+    wanted = spoil(copy, kind)
+    code, words = said(capsys, command, "01/01")
+    assert code == 1 and wanted in words and words.count("\n") == 1
+    assert "--reset begins again" in words
+
+
+def test_reset_sets_a_spoilt_copy_aside(copy, capsys):
+    for kind in ("a folder", "not UTF-8"):
+        spoil(copy, kind)
+        assert said(capsys, "practice", "01/01", "--reset")[0] == 0
+        assert copy.read_text(encoding="utf-8").startswith('"""1.1 Small')
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_watch_goes_on_after_a_spoilt_copy(copy, capsys, monkeypatch, kind):
+    wanted = spoil(copy, kind)
+
+    def mend(path, before):
+        if path.is_dir():
+            path.rmdir()
+        elif path.read_text(encoding="utf-8", errors="replace") == SMALL:
+            raise KeyboardInterrupt
+        path.write_text(SMALL, encoding="utf-8")
+
+    monkeypatch.setattr(practice, "wait_for_save", mend)
+    code, words = said(capsys, "watch", "01/01")
+    assert code == 0 and words.index(wanted) < words.index("✓ passed")
+
+
+def test_watch_survives_a_deleted_copy(copy, capsys, monkeypatch):
+    def delete(path, before):
+        if not path.exists():
+            raise KeyboardInterrupt
+        path.unlink()
+
+    monkeypatch.setattr(practice, "wait_for_save", delete)
+    code, words = said(capsys, "watch", "01/01")
+    assert code == 0 and "✗ there is no practice copy of 01/01" in words
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("busy", ["time.sleep(100)", "[pow(3, 10**8) for _ in range(9)]"])
+def test_no_lesson_outlives_a_killed_check(copy, busy):
+    """Also one that holds the interpreter's lock, so that no thread of its own could end it."""
+    number = lessons.ROOT / "number"
+    text = f"import os, time\nopen({str(number)!r}, 'w').write(str(os.getpid()))\n{busy}\n"
+    copy.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-c", in_this_course("practice", "01/01", "--check")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: number.exists() and number.read_text())
+        process.kill()
+    child = int(number.read_text())
+    wait_until(lambda: not is_alive(child))
+    left = [path.name for path in lessons.ROOT.rglob("*") if path.name.startswith((".", "tmp"))]
+    assert all(path.startswith(".lock-") for path in left)
+
+
+def is_alive(process: int) -> bool:
+    """A zombie that nobody has asked about yet is dead."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def in_this_course(*command: str) -> str:
+    """A program that runs `course` on the temporary course of the test."""
+    return (
+        "import sys; from pathlib import Path; from common import lessons; "
+        "from common.course import cli; "
+        f"lessons.ROOT = Path({str(lessons.ROOT)!r}); "
+        "lessons.PRACTICE = lessons.ROOT / 'practice'; "
+        f"sys.exit(cli.main({list(command)!r}))"
+    )
+
+
+def test_a_starter_works_as_a_lesson_does(lesson, capsys):
+    code, words = said(capsys, "practice", "01/project-shop")
+    copy = lessons.PRACTICE / "phase01_demo" / "project-shop.py"
+    assert code == 0 and "practice/phase01_demo/project-shop.py is yours: 2 regions" in words
+    text = copy.read_text(encoding="utf-8")
+    assert text.count("raise NotImplementedError") == 2 and "result" not in text
+    code, words = said(capsys, "practice", "01/project-shop", "--check")
+    assert code == 1 and "course hint 01/project-shop" in words
+    assert "it begins with\n        total = 0" in said(capsys, "hint", "01/project-shop")[1]
+    copy.write_text(STARTER, encoding="utf-8")
+    assert said(capsys, "practice", "01/project-shop", "--check")[0] == 0
+
+
+@pytest.mark.parametrize("typed", ["copy", "lesson", "from the folder", "relative"])
+def test_paths_name_a_lesson(lesson, copy, capsys, monkeypatch, typed):
+    monkeypatch.chdir(copy.parent)
+    names = {
+        "copy": str(copy),
+        "lesson": str(lesson.path),
+        "from the folder": "01-small.py",
+        "relative": "../../practice/phase01_demo/01-small.py",
+    }
+    code, words = said(capsys, "practice", names[typed])
+    assert code == 0 and "practice/phase01_demo/01-small.py is there already" in words
+
+
+def test_a_path_with_a_blank_is_quoted(tmp_path, capsys, monkeypatch, lesson):
+    monkeypatch.setattr(lessons, "PRACTICE", tmp_path / "my course" / "practice")
+    words = said(capsys, "practice", "01/01")[1]
+    place = tmp_path / "my course" / "practice" / "phase01_demo" / "01-small.py"
+    assert f'"{place}" is yours' in words
+
+
+def test_check_without_docstrings(copy, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    fill(copy, 0, 1)
+    code, words = said(capsys, "practice", "01/01", "--check")
+    assert code == 0 and "1.1 Small: a sum and a product" in words
 
 
 def test_an_empty_region_that_nothing_reaches_is_not_passed(copy, capsys):
@@ -287,13 +588,13 @@ def test_a_lesson_that_changed_gets_a_sentence(lesson, copy, capsys):
 
 def test_hints_come_one_at_a_time_for_the_first_open_region(copy, capsys):
     words = said(capsys, "hint", "01/01")[1]
-    assert "hint 1 of 2: begin with nothing" in words and "hint 2" not in words
+    assert "hint 1 of 3: begin with nothing" in words and "hint 2" not in words
     words = said(capsys, "hint", "01/01")[1]
-    assert (
-        "hint 1 of 2" in words
-        and "hint 2 of 2: total = 0, then a loop" in words
-        and "no more" not in words
-    )
+    assert "hint 1 of 3" in words and "hint 3" not in words
+    assert "hint 2 of 3: add them up,\n    as $`\\sum_i x_i`$ says\n" in words
+    words = said(capsys, "hint", "01/01")[1]
+    # the comment above it is no statement
+    assert "hint 3 of 3: it begins with\n        total = 0\n" in words and "no more" not in words
     assert "There are no more" in said(capsys, "hint", "01/01")[1]
     fill(copy, 0)
     assert "2. does the" in said(capsys, "hint", "01/01")[1]
@@ -309,10 +610,62 @@ def test_hints_begin_again_after_a_reset_and_survive_a_damaged_file(copy, capsys
     said(capsys, "practice", "01/01", "--reset")
     assert "hint 2" not in said(capsys, "hint", "01/01")[1]
     (lessons.PRACTICE / "hints.json").write_text("{broken")
-    assert "hint 1 of 2" in said(capsys, "hint", "01/01")[1]
+    assert "hint 1 of 3" in said(capsys, "hint", "01/01")[1]
     assert json.loads((lessons.PRACTICE / "hints.json").read_text()) == {
         "phase01_demo/01-small": {"0": 1}
     }
+
+
+def test_hints_in_chinese_and_in_english_where_there_are_none(copy, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    words = said(capsys, "hint", "01/01")[1]
+    assert "hint 1 of 2: 从零开始" in words
+    words = said(capsys, "hint", "01/01", "--region", "2")[1]
+    assert "there is no hint in Chinese, so here is the English one (docs/phase01_demo" in words
+    assert "01-small.zh.md, line 5: no block “### 2. …”" in words
+    assert "hint 1 of 2: times, not plus" in words
+
+
+@pytest.mark.parametrize(
+    "note, words",
+    [
+        (None, "docs/phase01_demo/01-small.md cannot be read"),
+        ("# Small\n\n## Exercises\n", "01-small.md, line 3: no section “## Practice”"),
+        (NOTE.replace("1. begin with nothing\n2. add", "add"), "line 5: region 1 has no hints."),
+        (NOTE.replace("### 1.", "### 3."), "line 16: no block “### 1. …”"),
+        (
+            NOTE.replace("One after the other", "All at once"),
+            "line 5: region 1 is called “one after the other”, not “All at once”",
+        ),
+    ],
+)
+def test_a_note_without_the_hints_of_a_region(lesson, copy, capsys, note, words):
+    file = lessons.ROOT / "docs" / "phase01_demo" / "01-small.md"
+    if note is None:
+        file.unlink()
+    else:
+        file.write_text(note, encoding="utf-8")
+    code, printed = said(capsys, "hint", "01/01")
+    line = printed.splitlines()[1]
+    assert code == 0 and line.startswith("the note does not help here: docs/") and words in line
+    assert "hint 1 of 1: it begins with\n        total = 0" in printed
+
+
+@pytest.mark.parametrize(
+    "code, first",
+    [
+        ("# why\n\nx = 1\ny = 2", "x = 1"),
+        ("x = f(\n    1,\n)\ny = 2", "x = f(\n    1,\n)"),
+        ("for x in y:\n    # why\n    a(x)\n    b(x)", "for x in y:"),
+        ("if x: y()\nz()", "if x: y()"),
+        ("with a(\n    b\n) as c:\n    d()", "with a(\n    b\n) as c:"),
+        ("return x", "return x"),
+        ("# half\nelse:\n    x", "else:"),
+        ("# nothing", ""),
+    ],
+)
+def test_the_last_hint_is_the_first_statement(code, first):
+    assert practice.first_statement(code) == first
 
 
 def test_a_commented_prompt_counts_as_written(copy):
@@ -330,11 +683,9 @@ def test_the_solution_opens_with_a_pass_and_stays_open(copy, capsys):
     said(capsys, "practice", "01/01", "--check")
     said(capsys, "practice", "01/01", "--reset")
     code, words = said(capsys, "solution", "01/01")
-    assert (
-        code == 0
-        and "    total = 0\n    for number in numbers:\n        total += number\n" in words
-    )
-    assert "result *= number" in words and "01-small.py:22" in words and "#" not in words
+    taught = "    total = 0\n    for number in numbers:\n        total += number\n"
+    assert code == 0 and taught in words and "result *= number" in words
+    assert f"01-small.py:{line_of(SMALL, 'practice: one after')}" in words
 
 
 def test_wait_for_save_returns_at_a_change_only(tmp_path):
@@ -375,13 +726,8 @@ def _ctrl_c():
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT to a process group")
 def test_watch_ends_cleanly_with_ctrl_c(copy):
-    program = (
-        "import sys; from pathlib import Path; from common import lessons; from common.course import cli; "
-        f"lessons.ROOT = Path({str(lessons.ROOT)!r}); lessons.PRACTICE = lessons.ROOT / 'practice'; "
-        "sys.exit(cli.main(['watch', '01/01']))"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", in_this_course("watch", "01/01")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -30,7 +30,7 @@ COUNTS = [
     (10, 7, 0, 1),
     (8, 1, 1, 2),
     (8, 1, 1, 2),
-    (10, 4, 1, 3),
+    (10, 5, 1, 3),
 ]
 
 # what the course plan asks of the README, item by item, in the order in which it has to stand there
@@ -105,12 +105,12 @@ def test_the_plan_has_every_script() -> None:
     assert [tuple(len(phase.of_kind(kind)) for kind in kinds) for phase in CURRICULUM.phases] == [
         c[:3] for c in COUNTS
     ]
-    assert [sum(column) for column in zip(*COUNTS)][:3] == [108, 25, 12] and len(
+    assert [sum(column) for column in zip(*COUNTS)][:3] == [108, 26, 12] and len(
         CURRICULUM.entries
-    ) == 145
+    ) == 146
     assert sum(entry.is_core for entry in CURRICULUM.entries) == 120
     files = [entry.file for entry in CURRICULUM.entries]
-    assert len(set(files)) == 145, "the READMEs' lines are found by the file's name"
+    assert len(set(files)) == 146, "the READMEs' lines are found by the file's name"
     for phase in CURRICULUM.phases:
         assert phase.folder.startswith(f"phase{phase.number:02d}_")
         numbers = [entry.file[:2] for entry in phase.entries if entry.kind != "project"]
@@ -129,7 +129,7 @@ def test_titles_in_both_languages() -> None:
 
 
 def test_minutes_fit_the_weeks() -> None:
-    """Each phase fits its weeks at 15 hours, and all fits 20 to 24 weeks of 10 to 15 hours, most of it at 10."""
+    """Each phase fits its weeks at 15 hours, and all of it 20 to 24 weeks of 10 to 15 hours."""
     for phase, (*_, weeks) in zip(CURRICULUM.phases, COUNTS):
         hours = sum(entry.minutes for entry in phase.entries if entry.is_core) / 60
         assert 9 * weeks <= hours <= 15 * weeks, phase.folder
@@ -149,7 +149,10 @@ def test_every_script_on_disk_is_in_the_plan() -> None:
 
 @pytest.mark.parametrize("language", NAMES)
 def test_readme_agrees_with_plan_and_files(language: str) -> None:
-    """`course sync` would change nothing but cells of the progress table, which may lag behind ticks made by hand."""
+    """`course sync` would change nothing but cells of the progress table.
+
+    Those may lag behind ticks made by hand.
+    """
     readme = Readme(ROOT / NAMES[language], language)
     assert readme.faults(CURRICULUM) == []
     sync.sync_readme(readme, CURRICULUM, readme.ticked())
@@ -252,7 +255,7 @@ def test_weeks_and_projects_of_the_progress_table(language: str) -> None:
     for project, expected in zip(projects, words, strict=True):
         assert any(word in project for word in expected.split()), project
     headings = re.findall(
-        r"(?m)^### \D+ (\d+) · (.+?) ?[(（]\D*([\d–() ]+?)(?: 周)?[)）]$", checklist
+        r"(?m)^### \D+ (\d+)(?: 阶段)? · (.+?) ?[(（]\D*([\d–() ]+?)(?: 周)?[)）]$", checklist
     )
     assert headings == [(str(p.number), p.titles[language], p.weeks) for p in CURRICULUM.phases]
 
@@ -313,9 +316,10 @@ def command(text: str, name: str) -> str:
 @pytest.mark.parametrize("language", NAMES)
 def test_the_two_commands(language: str) -> None:
     first, second = (command(TEXTS[language], name) for name in ("try", "test"))
-    assert "python3 -m venv .venv" in first and " -c constraints.txt -e . " in first
+    assert first.startswith("python3 common/course/needs.py && python3 -m venv .venv && ")
+    assert " -c constraints.txt -e . " in first
     assert first.endswith(".venv/bin/python phase03_pytorch/project-mnist.py")
-    assert second.startswith("test -x .venv/bin/python || python3 -m venv .venv && ")
+    assert second.startswith("test -x .venv/bin/python || { python3 common/course/needs.py && ")
     assert '-c constraints.txt -e ".[all]"' in second and second.endswith("-m pytest")
     assert TEXTS[language].index("5.5 GB") < TEXTS[language].index("<!-- command:try -->"), (
         "sizes first"
@@ -349,10 +353,55 @@ def test_the_second_command_makes_the_environment_only_if_absent(
         env={"PATH": f"{fake.parent}:/usr/bin:/bin"},
     )
     calls = (tmp_path / "log").read_text().splitlines()
-    assert calls == ["-m venv .venv"] * (not there) + [
-        "-m pip install -c constraints.txt -e .[all]",
-        "-m pytest",
-    ]
+    made = [] if there else ["common/course/needs.py", "-m venv .venv"]
+    assert calls == [*made, "-m pip install -c constraints.txt -e .[all]", "-m pytest"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("name", ["try", "test"])
+def test_a_python_that_does_not_fit_downloads_nothing(tmp_path: Path, name: str) -> None:
+    fake = tmp_path / "bin" / "python3"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$@" >> log\nexit 1\n')
+    fake.chmod(0o755)
+    answer = subprocess.run(
+        ["sh", "-c", command(TEXTS["en"], name)],
+        cwd=tmp_path,
+        check=False,
+        env={"PATH": f"{fake.parent}:/usr/bin:/bin"},
+    )
+    assert answer.returncode != 0
+    assert (tmp_path / "log").read_text() == "common/course/needs.py\n"
+
+
+@pytest.mark.parametrize("version, fits", [((3, 10), 0), ((3, 11), 1), ((3, 13), 1), ((3, 14), 0)])
+def test_which_python_fits_is_said_in_one_sentence(version: tuple, fits: bool) -> None:
+    script = ROOT / "common" / "course" / "needs.py"
+    code = f"import runpy, sys; sys.version_info = {version}; runpy.run_path({str(script)!r})"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == (0 if fits else 1)
+    assert answer.stdout == "" and answer.stderr.count("\n") == (0 if fits else 1)
+    assert fits or answer.stderr.startswith("This course needs Python 3.11, 3.12 or 3.13")
+
+
+@pytest.mark.parametrize("language", NAMES)
+def test_settings_are_named_without_a_host(language: str) -> None:
+    names = "PIP_INDEX_URL UV_DEFAULT_INDEX COURSE_MIRROR HF_ENDPOINT COURSE_DATA COURSE_LANG"
+    assert not [name for name in names.split() if f"`{name}" not in TEXTS[language]]
+
+
+def test_the_workflow_runs_the_readmes_command() -> None:
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    assert command(TEXTS["en"], "test") in text, "the README's command, word for word"
+    windows = re.search(r"(?s)```powershell\nif (.+?)\n```", TEXTS["en"])[1]
+    for step in windows.split("; ")[1:]:
+        assert step in text, step
+    assert "not run anywhere yet" in text
+    for system in ("ubuntu", "macos", "windows"):
+        assert f"{system}-latest" in text
+    assert all(f'"3.{minor}"' in text for minor in (11, 12, 13))
 
 
 @pytest.mark.parametrize("language", NAMES)

@@ -1,4 +1,4 @@
-"""The course as planned: every script of every phase, written or not, and the milestones. Read from curriculum.toml."""
+"""The course as planned: every script, written or not, and the milestones; from curriculum.toml."""
 
 import locale
 import os
@@ -83,7 +83,10 @@ class Curriculum:
         )
 
     def find(self, name: str) -> Entry:
-        """The script meant by any name that `find_lesson` knows, written or not. Raises LessonError."""
+        """The script meant by a name, as `find_lesson` knows it, but written or not.
+
+        Raises LessonError.
+        """
         entries = {entry.lesson: entry for entry in self.entries}
         return entries[find_lesson(name, lessons=list(entries))]
 
@@ -118,7 +121,7 @@ def _milestone(row: dict, phases: tuple[Phase, ...]) -> Milestone:
         entry
         for phase in phases
         for entry in phase.entries
-        if phase.number in row["phases"] and entry.is_core or also and entry.lesson.key in also
+        if (phase.number in row["phases"] and entry.is_core) or entry.lesson.key in also
     )
     return Milestone(
         row["week"], tuple(row["phases"]), core, _both(row, "items"), _both(row, "note")

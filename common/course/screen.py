@@ -2,18 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common import lessons
-
-
-def shown(path: Path) -> str:
-    """The path from the repository's root where it lies in there, else whole."""
-    return str(path.relative_to(lessons.ROOT)) if path.is_relative_to(lessons.ROOT) else str(path)
+from common.lessons import shown as shown
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as wide as the terminal; as wide as it needs to be where the output is piped. Numbers go to the right."""
+    """A table as wide as the terminal, or as it needs if it is piped. Numbers go to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

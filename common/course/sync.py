@@ -1,11 +1,13 @@
-"""`course sync`: bring what the READMEs and notes quote up to date with the curriculum, the docstrings and the results.
+"""`course sync`: bring up to date what READMEs and notes quote: plan, docstrings, code, results.
 
-Ticks stay, and so does every text that is not generated. On a checklist line the generated part reaches from the
-script's name to the last word written here, so a remark in front of it or after it survives; so do lines of the
-learner's own. Lines, rows and markers that are missing are put back.
+Ticks stay, and so does every text that is not generated. On a checklist line the generated part
+reaches from the script's name to the last word written here, so a remark in front of it or after it
+survives; so do lines of the learner's own. Lines, rows and markers that are missing are put back.
+An excerpt that cannot be filled is left as it is, named in one sentence, and the exit code is 1.
 """
 
 import argparse
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -13,21 +15,23 @@ from pathlib import Path
 from common import lessons
 from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry
+from common.course.excerpts import fill
 from common.course.readme import (
-    DONE,
+    LAST_WEEKS,
+    NAMES,
     TO_DO,
-    UNDER_WAY,
     Readme,
     phase_of_row,
     progress,
     read_both,
     region_of,
-    script_in,
     ticked_in,
     write_all,
+    written_in,
 )
+from common.course.verify import tables
 from common.errors import LessonError
-from common.files import write_text
+from common.files import locked, write_text
 from common.lessons import ROOT
 
 WORDS = {
@@ -50,12 +54,6 @@ WORDS = {
         "last": "作品集与面试",
     },
 }
-LAST_WEEKS = "23–24"
-_LINK = re.compile(r"\[?[\w.-]+(?:\](?:\([^)\r\n]*\))?)?")
-_WRITTEN = re.compile(
-    r"\[?[\w.-]+\.py.*? · \d+ (?:min|分钟)(?: · (?:elective|选修|\*not yet written\*|\*尚未写出\*"
-    r"|\[(?:note|笔记)\]\(docs/phase[^)\s]*\)))*"
-)
 _QUOTE = re.compile(
     r"(<!-- result:([\w/.-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL
 )
@@ -72,13 +70,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sync(check: bool = False, root: Path = ROOT) -> int:
-    """Exit code 1 if `check` finds something to change. Raises LessonError for files it cannot read or write."""
+    """Exit code 1 if `check` finds something to change, or if an excerpt cannot be filled.
+
+    Raises LessonError for files that it cannot read or write.
+    """
+    # between reading and writing no other command may tick
+    guard = contextlib.nullcontext() if check else locked(root / NAMES["en"])
+    with guard:
+        return _sync(check, root)
+
+
+def _sync(check: bool, root: Path) -> int:
     curriculum = plan.load(root)
     readmes = read_both(root)
     ticked = ticked_in(readmes)
     for readme in readmes:
         sync_readme(readme, curriculum, ticked, root)
-    notes = quoted_results(root)
+    notes, faults = sync_notes(root)
+    notes |= tables(root)
     changed = [readme.path for readme in readmes if readme.text != readme.original] + list(notes)
     if not check:
         write_all(readmes)
@@ -86,17 +95,20 @@ def sync(check: bool = False, root: Path = ROOT) -> int:
             write_text(path, text)
     for path in changed:
         print(f"{'out of date' if check else 'brought up to date'}: {_shown(path, root)}")
-    if not changed:
+    for fault in faults:
+        print(fault)
+    if not changed and not faults:
         print("everything generated is up to date")
-    elif check:
+    elif check and changed:
         print("Run `course sync` to bring it up to date.")
-    return 1 if check and changed else 0
+    return 1 if faults or (check and changed) else 0
 
 
 def sync_readme(
     readme: Readme, curriculum: Curriculum, ticked: set[str], root: Path = ROOT
 ) -> None:
     """Regenerate the regions in place; the caller writes."""
+    readme.add_boxes(ticked)
     _mend_regions(readme, curriculum)
     boxes = readme.boxes()
     missing: dict[int, list[str]] = {}  # in front of which line what has to come
@@ -120,7 +132,7 @@ def sync_readme(
 
 
 def checklist_line(entry: Entry, language: str, root: Path = ROOT) -> str:
-    """What stands behind the box: name, title, minutes, whether elective, the note where there is one."""
+    """What stands behind the box: name, title, minutes, elective or not, the note if any."""
     words, key = WORDS[language], entry.lesson.key
     parts = [
         f"[{entry.file}]({key}.py)" if entry.is_written else entry.file,
@@ -157,17 +169,14 @@ def table_rows(
 
 
 def _rewritten(line: str, wanted: str) -> str:
-    start = script_in(line).start()
-    start -= line[start - 1] == "["
-    written = _WRITTEN.match(line, start) or _LINK.match(line, start)
-    return line[:start] + wanted + line[written.end() :]
+    start, end = written_in(line)
+    return line[:start] + wanted + line[end:]
 
 
 def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> None:
     region = readme.region("progress")
     old = [line for line in region if readme.lines[line].lstrip().startswith("|")]
-    last = next((readme.lines[line] for line in old if LAST_WEEKS in readme.lines[line]), "")
-    state = next((state for state in (DONE, UNDER_WAY) if state in last), TO_DO)
+    state = readme.last_state
     for line in reversed(old):
         del readme.lines[line]
     readme.insert(
@@ -176,8 +185,9 @@ def _sync_table(readme: Readme, curriculum: Curriculum, ticked: set[str]) -> Non
 
 
 def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
-    """Put back the markers of every region whose pair is not whole: around the lines that belong to it where there are
-    some, else where the region stood.
+    """Put back the markers of every region whose pair is not whole.
+
+    They go around the lines that belong to it, or, without any, where the region stood.
     """
     names = ["progress", *(region_of(phase) for phase in curriculum.phases)]
     for number, name in enumerate(names):
@@ -199,7 +209,10 @@ def _mend_regions(readme: Readme, curriculum: Curriculum) -> None:
 
 
 def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int] | None:
-    """The first run of lines among `mine` outside all regions, with its table's head: (first, behind the last)."""
+    """The first run of lines of `mine` outside all regions, a table with its head.
+
+    Returns (first, behind the last).
+    """
     taken = {
         line
         for name in names
@@ -224,7 +237,7 @@ def _run_of(readme: Readme, mine: list[int], names: list[str]) -> tuple[int, int
 
 
 def _gap_for(readme: Readme, names: list[str], number: int) -> tuple[int, int]:
-    """Behind the region before it, else in front of the one after it, else at the end of the file."""
+    """Behind the region before it, else in front of the next one, else at the file's end."""
     before = [
         region.stop + 1 for name in names[:number] if (region := readme.region(name)) is not None
     ]
@@ -237,31 +250,55 @@ def _gap_for(readme: Readme, names: list[str], number: int) -> tuple[int, int]:
     return place, place
 
 
-def quoted_results(root: Path = ROOT) -> dict[Path, str]:
-    """{note: its new text} for every note whose quoted results differ from docs/RESULTS.json."""
+def sync_notes(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
+    """{note: its new text} where results or excerpts differ, and what could not be filled."""
     results = _results(root / "docs" / "RESULTS.json")
-    changed = {}
+    changed, faults = {}, []
     for path in sorted((root / "docs").rglob("*.md")):
         if root / "docs" / "notes" in path.parents:  # the learner's own
             continue
-        try:
-            text = path.read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise LessonError(
-                f"{path} cannot be read ({type(error).__name__}). "
-                "Save it as UTF-8 text, then run this again."
-            ) from None
-
-        def value(quote: re.Match) -> str:
-            try:
-                return quote[1] + _number(results["lessons"][quote[2]]["metrics"][quote[3]]["mean"])
-            except (KeyError, TypeError, ValueError):
-                print(f"no result for {quote[2]}:{quote[3]}, left as it is in {_shown(path, root)}")
-                return quote[0]
-
-        if (new := _QUOTE.sub(value, text)) != text:
+        text = _read(path)
+        new = _with_results(text, results, _shown(path, root))
+        if "<!-- code" in text or "<!-- /code" in text:
+            new, found = _with_excerpts(new, path, root)
+            faults += found
+        if new != text:
             changed[path] = new
-    return changed
+    return changed, faults
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LessonError(
+            f"{path} cannot be read ({type(error).__name__}). "
+            "Save it as UTF-8 text, then run this again."
+        ) from None
+
+
+def _with_results(text: str, results: dict, shown: str) -> str:
+    def value(quote: re.Match) -> str:
+        try:
+            return quote[1] + _number(results["lessons"][quote[2]]["metrics"][quote[3]]["mean"])
+        except (KeyError, TypeError, ValueError):
+            print(f"no result for {quote[2]}:{quote[3]}, left as it is in {shown}")
+            return quote[0]
+
+    return _QUOTE.sub(value, text)
+
+
+def _with_excerpts(text: str, path: Path, root: Path) -> tuple[str, list[str]]:
+    """The note's text with its excerpts filled from its script, and one sentence for each fault."""
+    shown = _shown(path, root)
+    name = path.name.removesuffix(".md").removesuffix(".zh")
+    script = root / path.parent.name / f"{name}.py"
+    if path.parent.parent != root / "docs" or not script.exists():
+        return text, [f"{shown} quotes code, and {_shown(script, root)} is not there."]
+
+    newline = "\r\n" if "\r\n" in text else "\n"
+    new, faults = fill(text.replace("\r\n", "\n"), _read(script))
+    return new.replace("\n", newline), [f"{shown}:{line}: {why}." for line, why in faults]
 
 
 def _results(path: Path) -> dict:

@@ -59,9 +59,10 @@ TITANIC_SOURCE = Source(
 
 
 def load_iris() -> tuple[np.ndarray, np.ndarray]:
-    """Four measures of 150 flowers in cm (150, 4), as IRIS_COLUMNS names them, and the species of each (150,).
+    """Four measures of 150 flowers in cm (150, 4), as IRIS_COLUMNS names them; the species (150,).
 
-    Read from scikit-learn's own file, for importing scikit-learn takes longer than most lessons of phase 1.
+    Read from scikit-learn's own file, for importing scikit-learn takes longer than most lessons
+    of phase 1.
     """
     path = shipped("sklearn", "scikit-learn", "iris", "datasets", "data", "iris.csv")
     try:
@@ -70,8 +71,8 @@ def load_iris() -> tuple[np.ndarray, np.ndarray]:
         species = np.array(header.split(",")[2:])[table[:, 4].astype(int)]
     except (OSError, ValueError, IndexError) as error:
         raise LessonError(
-            f"{path} is damaged ({error}). Install it again: python -m pip install --force-reinstall "
-            "--no-deps scikit-learn"
+            f"{path} is damaged ({error}). Install it again: "
+            "python -m pip install --force-reinstall --no-deps scikit-learn"
         ) from None
     current().use_data("iris", "from the package scikit-learn")
     return table[:, :4], species
@@ -92,3 +93,13 @@ def load_titanic(cfg: LessonConfig) -> "DataFrame":
         )
     current().use_data("titanic", path)
     return frame.head(200) if cfg.tiny else frame
+
+
+def load_frame(name: str, cfg: LessonConfig) -> "DataFrame":
+    """iris (150 rows, the four measures and the species) or titanic, by name."""
+    import pandas as pd
+
+    if name == "titanic":
+        return load_titanic(cfg)
+    measures, species = load_iris()
+    return pd.DataFrame(measures, columns=list(IRIS_COLUMNS)).assign(species=species)

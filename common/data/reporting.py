@@ -1,0 +1,274 @@
+"""What a report about a table needs and no lesson teaches: containers, charts as counts, words."""
+
+import difflib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.errors import LessonError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+USED = ("number", "date", "category")  # the kinds that can be drawn and compared
+LEVELS = 8  # of a category in a chart
+CLASSES = 5  # of a target, each with its colour
+
+
+@dataclass
+class Column:
+    """What a column was understood to be.
+
+    kind: number, date, category, text, id, constant or empty. values (n,): floats of a number, days
+    since 1970 of a date, else strings; NaN where missing. odd: the cells that do not fit the kind.
+    """
+
+    name: str
+    kind: str
+    values: "Series"
+    odd: list[str] = field(default_factory=list)
+    remark: str = ""
+
+
+class Table:
+    """A table whose columns are understood.
+
+    frame (n, k): the cells as they were read. values (n, k): the same as `read_column(name, cells)`
+    understood them. findings: what a reader must know before any figure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        frame: "DataFrame",
+        target: str | None,
+        findings: list[str],
+        read_column: Callable[[str, "Series"], Column],
+    ):
+        import pandas as pd
+
+        self.name = name
+        self.frame = frame
+        self.target = target
+        self.findings = findings
+        self.columns = {column: read_column(column, frame[column]) for column in frame}
+        self.values = pd.DataFrame({column: c.values for column, c in self.columns.items()})
+        if target is not None:
+            _check_target(self)
+        self.is_regression = target in self.of("number")
+
+    def of(self, *kinds: str) -> list[str]:
+        """The names of the columns of these kinds."""
+        return [name for name, column in self.columns.items() if column.kind in kinds]
+
+
+def _check_target(table: Table) -> None:
+    """Raises LessonError for a target about which nothing can be learnt."""
+    target = table.target
+    if target not in table.columns:
+        lower = {name.lower(): name for name in table.columns}
+        close = difflib.get_close_matches(target.lower(), lower, 1)
+        meant = f"Did you mean {lower[close[0]]!r}? " if close else ""
+        raise LessonError(
+            f"there is no column {target!r}. {meant}"
+            f"The columns are {', '.join(table.columns)[:200]}."
+        )
+
+    kind = table.columns[target].kind
+    counts = table.values[target].value_counts()
+    why = ""
+    if len(counts) < 2:
+        why = "has one value or none, so there is nothing to predict"
+    elif kind == "date":
+        why = "holds dates, and a baseline predicts numbers or classes"
+    elif kind not in ("number", "category"):
+        why = f"is of the kind {kind}, nearly unique to each row like a name"
+    elif counts.sum() < 10 or (kind == "category" and (counts >= 5).sum() < 2):
+        why = "has too few rows: a baseline needs ten, and five in each of two classes"
+    if why:
+        raise LessonError(f"the target {target!r} {why}. Choose another --target, or leave it out.")
+
+
+class Stopwatch:
+    """Seconds that each part of a run took: `with watch.time("reading"): …`, then print(watch)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - start
+
+    def __str__(self) -> str:
+        longest = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return ", ".join(f"{part} {seconds:.1f} s" for part, seconds in longest)
+
+
+def plain(value: float) -> str:
+    """A number as people write it: 206,856 and 0.0123, not 2.07e+05."""
+    if 1000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def plain_day(value: float) -> str:
+    """Days since 1970 as 2024-05-31."""
+    import pandas as pd
+
+    return str(pd.Timestamp(0).as_unit("s") + pd.Timedelta(days=value).floor("s"))[:10]
+
+
+def plain_limit(x: np.ndarray, limit: float, kind: str) -> str:
+    """A limit in as few digits as still divide x (n,) at the same place; of dates as a date."""
+    if kind == "date":
+        return plain_day(limit)
+    rounded = limit
+    for digits in range(3, 17):
+        rounded = float(f"{limit:.{digits}g}")
+        if ((x > rounded) == (x > limit)).all():
+            break
+    return np.format_float_positional(rounded, trim="-")
+
+
+def rule_in_words(model: Any, inputs: "DataFrame", table: Table) -> str:
+    """The question that a fitted pipeline (prepare, tree of depth one) asks of the inputs (n, k).
+
+    prepare is a ColumnTransformer of "numbers", an imputer with indicator, and "levels", one-hot.
+    """
+    prepare, stump = model
+    tree = stump.tree_
+    if tree.node_count == 1:
+        return "no single question helps"
+
+    place = tree.feature[0]
+    numbers = prepare.transformers_[0][2]
+    levels = prepare.transformers_[1][2]
+    if place < len(numbers):
+        x = prepare.transform(inputs)[:, place]
+        limit = plain_limit(x, tree.threshold[0], table.columns[numbers[place]].kind)
+        question = f"{numbers[place]} is above {limit}"
+    else:
+        gaps = prepare.named_transformers_["numbers"].indicator_.features_ if numbers else []
+        questions = [f"{numbers[gap]} is missing" for gap in gaps]
+        known = prepare.named_transformers_["levels"].categories_ if levels else []
+        for name, values in zip(levels, known):
+            # only NaN differs from itself
+            questions += [f"{name} is {v if v == v else 'missing'}" for v in values]
+        question = questions[place - len(numbers)]
+
+    no, yes = tree.value[1:, 0]
+    if table.is_regression:
+        return f"if {question}, say {plain(yes[0])}, else {plain(no[0])}"
+    classes = stump.classes_
+    return f"if {question}, say {classes[yes.argmax()]}, else {classes[no.argmax()]}"
+
+
+def describe(table: Table, name: str) -> dict[str, Any]:
+    """The figures of one column, written out, and the counts of a small chart of all rows."""
+    import pandas as pd
+
+    column = table.columns[name]
+    known = table.values[name].dropna()
+    row: dict[str, Any] = {"column": column, "distinct": known.nunique()}
+    row["missing"] = len(table.values) - len(known)
+    if column.kind in ("number", "date"):
+        write = plain if column.kind == "number" else plain_day
+        low, middle, high = known.quantile([0, 0.5, 1])
+        row |= {"mean": write(known.mean()), "sd": plain(known.std())}
+        row |= {"low": write(low), "median": write(middle), "high": write(high)}
+        row["sd"] += " days" if column.kind == "date" else ""
+    else:
+        common = known.value_counts().head(3)
+        row["common"] = [(value[:30], count) for value, count in common.items()]
+    if column.kind in USED:
+        everyone = pd.Series("all", table.values.index)
+        row["bars"] = [sum(bar) for bar in chart(table, name, everyone)["counts"]]
+    return row
+
+
+def commonest(labels: "Series", most: int) -> "Series":
+    """Labels (n,), with those beyond the `most` commonest as one, with its share of the rows."""
+    counts = labels.value_counts()
+    if len(counts) <= most + 1:
+        return labels
+    rare = counts.index[most:]
+    share = counts[rare].sum() / counts.sum()
+    return labels.where(~labels.isin(rare), f"{len(rare)} others ({share:.0%})")
+
+
+def target_groups(table: Table) -> "Series":
+    """The group by which each row (n,) is coloured: its class, or a third of the target's range."""
+    import pandas as pd
+
+    if table.target is None:
+        return pd.Series("all rows", table.values.index)
+    values = table.values[table.target]
+    if table.is_regression:
+        thirds = ["1 lowest third", "2 middle third", "3 highest third"]
+        values = pd.cut(values.rank(pct=True), 3, labels=thirds).astype(object)
+        return values.fillna("missing")
+    return commonest(values.fillna("missing"), CLASSES)
+
+
+def chart(table: Table, name: str, groups: "Series") -> dict[str, Any]:
+    """How often each value occurs in each group of rows (n,): counts (bars, groups).
+
+    Of a category the bars are its levels, commonest first; of a number or a date, equal steps.
+    """
+    import pandas as pd
+
+    x = table.values[name]
+    kind = table.columns[name].kind
+    levels = sorted(groups.unique())
+    found: dict[str, Any] = {"name": name, "kind": kind, "levels": levels}
+    if kind == "category":
+        x = commonest(x, LEVELS)
+        labels = list(x.value_counts().index)
+        counts = pd.crosstab(x, groups).reindex(index=labels, columns=levels, fill_value=0)
+        return found | {"labels": labels, "counts": counts.to_numpy().tolist()}
+
+    edges = np.linspace(x.min(), x.max(), min(20, x.nunique()) + 1)
+    counts = [np.histogram(x[groups == level].dropna(), edges)[0] for level in levels]
+    write = plain if kind == "number" else plain_day
+    labels = [write(edges[0]), write(edges[-1])]
+    return found | {"edges": edges, "labels": labels, "counts": np.stack(counts, axis=1).tolist()}
+
+
+def draw_charts(charts: list[dict], title: str, path: Path) -> Path:
+    """The charts as one PNG. Text from the data is text: a $ in it begins no formula."""
+    from common.figures import COLOURS, new_figure, save_figure
+
+    rows = -(-len(charts) // 4)
+    columns = -(-len(charts) // rows)
+    figure, axes = new_figure(rows, columns, size=(13, 3.2 * rows + 0.5), squeeze=False)
+    for axis in axes.flat[len(charts) :]:
+        axis.axis("off")
+    for axis, one in zip(axes.flat, charts):
+        counts = np.array(one["counts"])  # (bars, groups)
+        if one["kind"] == "category":
+            places = np.arange(len(counts))
+            width = 0.7
+            axis.set_xticks(places, [label[:9] for label in one["labels"]], parse_math=False)
+        else:
+            places = one["edges"][:-1]
+            width = np.diff(one["edges"])
+        floor = np.zeros(len(counts))
+        align = "center" if one["kind"] == "category" else "edge"
+        for level, colour, heights in zip(one["levels"], COLOURS, counts.T):
+            axis.bar(places, heights, width, floor, align=align, color=colour, label=level)
+            floor += heights
+        axis.set_title(one["name"][:24], parse_math=False)
+    # so that the legend stands beside the title and above the charts
+    figure.suptitle(f"Colours: {title}\n", x=0.01, ha="left", parse_math=False)
+    bars, names = axes[0, 0].get_legend_handles_labels()
+    legend = figure.legend(bars, names, ncols=7, loc="upper right")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return save_figure(figure, path)
