@@ -32,42 +32,17 @@ if TYPE_CHECKING:
 MARKS = {"passed": "✓", "failed": "✗", "not judged": "–"}
 
 
-def check(
-    id: str,
-    text: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-) -> None:
-    """An exact claim. Without a bound `value` is the verdict, True or False; else a number."""
-    wanted = _wanted(above, at_least, below, at_most)
-    if wanted:
-        holds = _within(float(value), above, at_least, below, at_most)
-        _judge(id, text, "exact", holds, _number(value), wanted)
-    else:
-        _judge(id, text, "exact", _verdict(id, value))
+def check(id: str, text: str, value: Any, **bounds: float) -> None:
+    """An exact claim. Without a bound `value` is the verdict, True or False; else a number.
+
+    bounds: any of above, at_least, below, at_most.
+    """
+    _judge_value(id, text, "exact", value, bounds)
 
 
-def expect(
-    id: str,
-    text: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-) -> None:
+def expect(id: str, text: str, value: Any, **bounds: float) -> None:
     """A learned claim: as `check`, but a tiny run only reports it: tiny data proves nothing."""
-    wanted = _wanted(above, at_least, below, at_most)
-    if wanted:
-        holds = _within(float(value), above, at_least, below, at_most)
-        _judge(id, text, "learned", holds, _number(value), wanted)
-    else:
-        _judge(id, text, "learned", _verdict(id, value))
+    _judge_value(id, text, "learned", value, bounds)
 
 
 def timed(
@@ -96,8 +71,7 @@ def timed(
         fast_times.append(_seconds(fast, fast_calls) / fast_calls)
 
     ratio = statistics.median(slow_times) / statistics.median(fast_times)
-    wanted = _wanted(None, at_least, None, None)
-    _judge(id, text, "timed", ratio >= at_least, _number(ratio), wanted)
+    _judge_value(id, text, "timed", ratio, {"at_least": at_least})
     return ratio
 
 
@@ -239,37 +213,47 @@ def no_leak(id: str, text: str, *parts: Any) -> None:
     _judge(id, text, "exact", shared == 0, f"{shared} shared among {sizes}")
 
 
-def _verdict(id: str, value: Any) -> bool:
-    """True or False, also of NumPy and torch; a bare number would pass whatever it is."""
-    kind = getattr(value, "dtype", type(value).__name__)
-    if "bool" not in str(kind):
+def _judge_value(id: str, text: str, kind: str, value: Any, bounds: dict[str, float]) -> None:
+    """Judge a number by its bounds, or a truth value as it is."""
+    if bounds:
+        number = float(value)
+        wanted = _wanted(**bounds)
+        _judge(id, text, kind, _within(number, bounds), _number(number), wanted)
+        return
+
+    # True or False, also of NumPy and torch; a bare number would pass whatever it is.
+    if "bool" not in str(getattr(value, "dtype", type(value).__name__)):
         raise TypeError(f"claim “{id}”: {value!r} is not True or False, so it needs a bound.")
-    return bool(value)
+    _judge(id, text, kind, bool(value))
 
 
-def _within(value: float, above, at_least, below, at_most) -> bool:
-    """Whether a number keeps all the bounds that are given; NaN keeps none."""
-    return bool(
-        (above is None or value > above)
-        and (at_least is None or value >= at_least)
-        and (below is None or value < below)
-        and (at_most is None or value <= at_most)
-    )
+def _within(value: float, bounds: dict[str, float]) -> bool:
+    """Whether a number keeps all its bounds; NaN keeps none."""
+    keeps = {
+        "above": float.__gt__,
+        "at_least": float.__ge__,
+        "below": float.__lt__,
+        "at_most": float.__le__,
+    }
+    return all(keeps[name](value, float(bound)) for name, bound in bounds.items())
 
 
-def _wanted(above, at_least, below, at_most) -> str:
-    """The bounds in words: "0.9 to 1.1", "at least 0.95", "under 0.05"; "" where there is none."""
-    low = above if above is not None else at_least
-    high = below if below is not None else at_most
-    if low is not None and low == high:
+def _wanted(
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> str:
+    """The bounds in words: "0.9 to 1.1", "at least 0.95", "under 0.05"."""
+    low = at_least if above is None else above
+    high = at_most if below is None else below
+    if low is None:
+        return f"{'at most' if below is None else 'under'} {_number(high)}"
+    if high is None:
+        return f"{'at least' if above is None else 'over'} {_number(low)}"
+    if low == high:
         return _number(low)
-    if low is not None and high is not None:
-        return f"{_number(low)} to {_number(high)}"
-    if low is not None:
-        return f"{'over' if above is not None else 'at least'} {_number(low)}"
-    if high is not None:
-        return f"{'under' if below is not None else 'at most'} {_number(high)}"
-    return ""
+    return f"{_number(low)} to {_number(high)}"
 
 
 def _number(value: Any) -> str:

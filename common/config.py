@@ -222,7 +222,7 @@ def execute(run: Run, config_class: type, doc: str | None, argv: Argv = None) ->
         _write_result(result, cfg, log, _plain(metrics), seconds)
     except LessonError as error:
         return _explain(error, cfg)
-    if metrics:
+    if metrics or result["status"] == "passed":
         _compare_guess(lesson, result)
     if code == 0:
         print(f"\n{_verdict(log)} in {seconds:.1f} s · {shown(cfg.out / 'result.json')}")

@@ -1,8 +1,8 @@
-"""The training loop the whole course shares. Derived line by line in phase03_pytorch/09-training-loop, and tested
-equal to it.
+"""The training loop that the whole course shares.
 
-How a batch becomes a loss is the lesson's own `loss_fn(model, batch) -> scalar`, so nothing here knows the task.
-A lesson that changes the loop itself (GAN, mixed precision, accumulation, RLHF) writes its own; no switch is added.
+phase03_pytorch/09-training-loop derives it line by line, and a test holds the two equal. How a
+batch becomes a loss is the lesson's own `loss_fn(model, batch) -> scalar`, so nothing here knows
+the task. A lesson that changes the loop itself (GAN, mixed precision, accumulation) writes its own.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,37 +30,36 @@ def fit(
     checkpoint: Checkpoint | None = None,
     quiet: bool = False,
 ) -> list[dict[str, float]]:
-    """Train for `epochs`; return one line of numbers for each, and print about ten of them.
+    """Train for `epochs`; return a row of numbers for each, and print about ten of them.
 
-    The scheduler steps once a batch. `evaluate_fn(model)` adds its numbers to the line. With a `checkpoint` every
-    epoch is saved, and one made with resume=True goes on where the last run stopped, to the same weights bit for bit.
+    scheduler: steps once a batch. evaluate_fn(model): its numbers join the row. checkpoint: every
+    epoch is saved, and one made with resume=True goes on where the last run stopped, to the same
+    weights bit for bit.
     """
     device = next(model.parameters()).device
     history: list[dict[str, float]] = checkpoint.restore() if checkpoint else []
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
-        total, seen = (
-            torch.zeros((), device=device),
-            0,
-        )  # summed on the device: .item() each step would stall a GPU
-        for batch in tqdm(
-            loader,
-            f"  epoch {epoch}/{epochs}",
-            leave=False,
-            disable=True if quiet else None,
-            delay=1,
-        ):
+        # Summed on the device: an .item() in every step would make a GPU wait for Python.
+        total = torch.zeros((), device=device)
+        seen = 0
+        for batch in _with_progress_bar(loader, f"  epoch {epoch}/{epochs}", quiet):
             batch = to_device(batch, device)
-            loss = loss_fn(model, batch)  # 1 forward
-            optimizer.zero_grad()  # 2 clear the last step's gradients
-            loss.backward()  # 3 backward
+            loss = loss_fn(model, batch)
+
+            optimizer.zero_grad()
+            loss.backward()
             if grad_clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-            optimizer.step()  # 4 update
+            optimizer.step()
             if scheduler is not None:
                 scheduler.step()
-            total += loss.detach() * batch_size(batch)  # the last batch is short: weight by samples
-            seen += batch_size(batch)
+
+            # The last batch may be short, so that losses are weighted by their samples.
+            samples = batch_size(batch)
+            total += loss.detach() * samples
+            seen += samples
+
         row = {"epoch": epoch, "train_loss": (total / max(seen, 1)).item()}
         if evaluate_fn is not None:
             row |= {name: float(value) for name, value in evaluate_fn(model).items()}
@@ -74,11 +73,19 @@ def fit(
     return history
 
 
+def _with_progress_bar(loader: Iterable, name: str, quiet: bool) -> Iterable:
+    """On a terminal, and only for an epoch that lasts longer than a second."""
+    return tqdm(loader, name, leave=False, delay=1, disable=True if quiet else None)
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module, loader: Iterable, score_fn: Callable[[nn.Module, Any], dict[str, Tensor]]
 ) -> dict[str, float]:
-    """Mean over samples of what `score_fn(model, batch)` gives as means over the batch; in eval mode, no gradients."""
+    """Mean over samples of what `score_fn(model, batch)` gives as means over the batch.
+
+    In evaluation mode and without gradients; the model's mode is restored afterwards.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -1,20 +1,22 @@
 """2.5 Optimization basics: how far to step, and why the shape of the valley decides
-优化基础：一步走多远，由山谷的形状决定
+优化基础：一步走多远，取决于山谷的形状
 
 You will be able to answer
-    1. How long may a step be before descent turns into an explosion?    show_limit       below, at-limit, above
-    2. How fast is gradient descent, and what is its best step?          show_rate        best-step, safe-step, v-curve
-    3. What does momentum change?                                        show_momentum    momentum, root
-    4. What does Newton know that the gradient does not?                 show_newton      one-step, digits
-    5. How do you step when nobody knows L?                              show_search      armijo, downhill, bend
-    6. Why does descent stall at a saddle, and what gets it off?         show_saddle      ridge, leave, noise, misled
+    1. How long may a step be?                       show_limit     by-hand, limit
+    2. How fast is descent, and which step is best?  show_rate      rates
+    3. What does momentum change?                    show_momentum  momentum, root
+    4. What does Newton know, what keeps it safe?    show_newton    one-step, digits, armijo, search
+    5. Why does descent stall at a saddle?           show_saddle    stuck, plateau, noise, misled
+Predict   momentum_steps: plain descent needs over 300 steps; how many does momentum need?
 Run       python phase02_math/05-optimization-basics.py                    about 4 s
 Needs     phase02_math/03-derivatives-gradients
-Notation  L, μ largest and smallest curvature (eigenvalue of the Hessian)  κ = L/μ  η step size  n coordinates
+Reference -
+Notation  L, μ largest and smallest curvature (eigenvalue of the Hessian)  κ = L/μ  η step size
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,384 +26,324 @@ from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_figu
 from common.lessons import load_lesson
 
 derivatives = load_lesson("phase02_math/03-derivatives-gradients")
-KAPPA = 50  # of the quadratic in 10 dimensions; its μ is 1, its L is 50
-VALLEY = (5.5, 4.5), (4.5, 5.5)  # in the pictures: curvatures 10 and 1, on the diagonals
-rosenbrock = lambda x: (
-    (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-)  # a bent valley, lowest at (1, 1)
-double_well = lambda x: (
-    x[0] ** 2 / 2 + x[1] ** 4 / 4 - x[1] ** 2 / 2
-)  # two minima, and a saddle at (0, 0) between
-FIRST, GOAL = (-1.0, 1.2), (1.0, 1.0)  # where Rosenbrock's valley is entered, and where it ends
+
+KAPPA = 50
+START = (-1.0, 1.2)  # where Rosenbrock's valley is entered
+GOAL = (1.0, 1.0)  # where it ends
 
 
 @dataclass
 class Config(LessonConfig):
-    steps: int = param(6000, "steps of plain descent in Rosenbrock's valley", tiny=2600, low=2600)
+    steps: int = param(6000, "steps of descent in Rosenbrock's valley", tiny=2600, low=2600)
 
 
 def descend(
-    slope: Callable, x: np.ndarray, step: float, steps: int, keep: float = 0.0
+    gradient: Callable, start: np.ndarray, step: float, steps: int, momentum: float = 0.0
 ) -> np.ndarray:
-    """Gradient descent. keep: the share of the last move that is made again (momentum). -> the path (steps + 1, n)"""
-    path, move = [x], np.zeros(len(x))
-    for _ in range(steps):
-        # practice: one step downhill, with a memory
-        # hint: against the gradient, and a share of the last move on top
-        # hint: move = keep * move - …, and that is what x goes on by
-        move = keep * move - step * slope(x)
-        x = x + move
-        path.append(x)
-        # end practice
-    return np.array(path)
+    """Gradient descent; returns the path (steps + 1, n), which begins at start (n,).
 
-
-def newton(
-    slope: Callable, curvature: Callable, x: np.ndarray, steps: int, f: Callable | None = None
-) -> np.ndarray:
-    """Jump to where the parabola through here is level; with f given, only as far as a line search along that way
-    allows. Raises LinAlgError where it is level nowhere. -> the path (steps + 1, n)"""
+    momentum: the share of the last move that is made again.
+    """
+    # practice: Downhill, with a memory
+    x = np.array(start, dtype=float)
+    move = np.zeros(len(x))
     path = [x]
     for _ in range(steps):
-        # practice: jump to the bottom of the parabola
-        # hint: a move d away the gradient is about g + H d, and it is to be 0: a system of equations for d
-        # hint: g = slope(x), then np.linalg.solve; with f given, the move is shortened by backtrack(f, x, g, move)
-        g = slope(x)
-        move = np.linalg.solve(curvature(x), -g)
-        if f is not None:
-            move = backtrack(f, x, g, move) * move
+        move = momentum * move - step * gradient(x)
+
+        # A new array: x += move would also change the one that the path already holds.
         x = x + move
         path.append(x)
-        # end practice
     return np.array(path)
-
-
-def backtrack(
-    f: Callable, x: np.ndarray, g: np.ndarray, way: np.ndarray, share: float = 0.1
-) -> float:
-    """Armijo's rule: the first of the steps 1, 1/2, 1/4 … that brings `share` of what the slope promises, or more."""
-    # practice: halve until the promise is kept
-    # hint: the slope along `way` is g·way, below zero: a step promises a change of step times it
-    # hint: step, promised = 1.0, g @ way
-    step, promised = 1.0, g @ way
-    while f(x + step * way) > f(x) + share * step * promised:
-        step = step / 2
     # end practice
-    return step
-
-
-def rate(path: np.ndarray) -> float:
-    """By which factor the last step of a long path shortened the distance to 0: the quick axes are done by then."""
-    return np.linalg.norm(path[-1]) / np.linalg.norm(path[-2])
-
-
-def steps_to(distance: float, path: np.ndarray, goal: np.ndarray | float = 0.0) -> int:
-    """How many steps a path spends farther from its goal than this."""
-    return int((np.linalg.norm(path - goal, axis=1) > distance).sum())
 
 
 def show_limit(cfg: Config, a: np.ndarray, axes: np.ndarray) -> None:
-    print(
-        "\n[1] A quadratic ½ x·Ax in 10 dimensions: along each axis a step multiplies by 1 - ηλ; the steepest breaks"
-    )
-    for id, share, text in (
-        ("below", 0.99, "1 % below 2/L it overshoots to 0.98 of its distance: converges"),
-        ("at-limit", 1.00, "at 2/L it jumps from side to side for ever"),
-        ("above", 1.01, "1 % above it overshoots to 1.02 of its distance: diverges"),
-    ):
-        path = descend(
-            lambda x: a @ x, axes.sum(axis=1), share * 2 / KAPPA, 400
-        )  # 1 along each of the axes
-        print(f"  distance after 0, 200, 400 steps: {np.linalg.norm(path[::200], axis=1).round(3)}")
-        check_close(id, text, path @ axes[:, -1], (1 - 2 * share) ** np.arange(401))
+    print("\n[1] On ½ x·Ax a step multiplies the distance along each axis by 1 - ηλ")
+
+    def by_hand(x: np.ndarray) -> np.ndarray:
+        return np.array([10, 1]) * x
+
+    path = descend(by_hand, (1, 1), 2 / 11, 2)
+    text = "curvatures 10 and 1, η = 2/11: a step multiplies by -9/11 and by 9/11"
+    check_close("by-hand", text, path, [[1, 1], [-9 / 11, 9 / 11], [81 / 121, 81 / 121]])
+
+    print("  ten curvatures from μ = 1 to L = 50; distance after 0, 200, 400 steps:")
+    steepest = []
+    for share in [0.99, 1.0, 1.01]:
+        path = descend(lambda x: a @ x, axes.sum(axis=1), share * 2 / KAPPA, 400)
+        start, middle, end = np.linalg.norm(path[::200], axis=1)
+        print(f"  η = {share:.2f} · 2/L   {start:9.3f}  {middle:9.3f}  {end:9.3f}")
+        steepest.append(path @ axes[:, -1])  # the start has 1 along each axis
+    text = "below 2/L descent converges, at 2/L it jumps to and fro, above it diverges"
+    check_close("limit", text, steepest, np.array([[-0.98], [-1], [-1.02]]) ** np.arange(401))
+
+
+def rate(path: np.ndarray) -> float:
+    """The factor by which the last step shortened the distance to 0."""
+    return np.linalg.norm(path[-1]) / np.linalg.norm(path[-2])
 
 
 def show_rate(cfg: Config, a: np.ndarray, axes: np.ndarray) -> dict[str, float]:
-    print(
-        "\n[2] The slowest axis sets the pace: what a step leaves of the distance is the largest |1 - ηλ|"
-    )
-    best, safe = (
-        rate(descend(lambda x: a @ x, axes.sum(axis=1), eta, 1200))
-        for eta in (2 / (KAPPA + 1), 1 / KAPPA)
-    )
-    print(
-        f"  steps for a tenth of the distance: {np.log(0.1) / np.log(best):.0f} and {np.log(0.1) / np.log(safe):.0f}"
-    )
-    check_close(
-        "best-step", "η = 2/(L+μ) leaves (κ-1)/(κ+1)", best, (KAPPA - 1) / (KAPPA + 1), rtol=1e-5
-    )
-    check_close("safe-step", "η = 1/L leaves 1 - 1/κ", safe, 1 - 1 / KAPPA, rtol=1e-5)
-    etas = np.linspace(0.005, 0.21, 42)
-    measured = np.array(
-        [rate(descend(lambda x: VALLEY @ x, np.array([2.0, 0.5]), eta, 400)) for eta in etas]
-    )
-    check_close(
-        "v-curve",
-        "curvatures 10 and 1, 42 steps: each leaves the larger of |1 - η| and |1 - 10η|",
-        measured,
-        np.maximum(abs(1 - etas), abs(1 - 10 * etas)),
-        rtol=1e-4,
-    )
-    draw_steps(cfg, etas, measured)
+    print("\n[2] The slowest axis sets the pace: a step leaves the largest |1 - ηλ|")
+    # After 1,200 steps only the slowest axes are left to be seen.
+    best = rate(descend(lambda x: a @ x, axes.sum(axis=1), 2 / (KAPPA + 1), 1200))
+    safe = rate(descend(lambda x: a @ x, axes.sum(axis=1), 1 / KAPPA, 1200))
+    print(f"  a step leaves {best:.4f} of the distance at η = 2/(L+μ), {safe:.4f} at η = 1/L")
+    text = "they are (κ-1)/(κ+1) and 1 - 1/κ"
+    check_close("rates", text, [best, safe], [(KAPPA - 1) / (KAPPA + 1), 1 - 1 / KAPPA], rtol=1e-5)
     return {"rate_best": best, "rate_safe": safe}
 
 
+def steps_until(path: np.ndarray, goal: np.ndarray, distance: float) -> int:
+    """After how many steps the path stays within this distance of its goal."""
+    far = np.linalg.norm(path - goal, axis=1) > distance
+    return int(np.flatnonzero(far)[-1]) + 1
+
+
 def show_momentum(cfg: Config, a: np.ndarray, axes: np.ndarray) -> dict[str, float]:
-    print("\n[3] Momentum: moves that agree add up, moves back and forth cancel")
-    needed = [steps_to(1e-6, descend(lambda x: a @ x, axes.sum(axis=1), 2 / (KAPPA + 1), 1200))]
-    for kappa in (KAPPA, 16 * KAPPA):
-        curvatures, root = np.geomspace(1, kappa, 10), np.sqrt(kappa)
-        step, keep = (
-            4 / (root + 1) ** 2,
-            ((root - 1) / (root + 1)) ** 2,
-        )  # Polyak's best pair, where μ = 1
-        needed.append(
-            steps_to(1e-6, descend(lambda x: curvatures * x, np.ones(10), step, 1200, keep))
-        )
-    plain, heavy, wider = needed
-    check(
-        "momentum",
-        f"to 1e-6: {plain} steps without it, {heavy} with it; the factor",
-        plain / heavy,
-        above=3,
-    )
-    check(
-        "root",
-        f"16 times the κ: {wider}, about √16 times as many; the factor",
-        wider / heavy,
-        above=3,
-        below=6,
-    )
+    print("\n[3] Momentum: moves along the valley add up, moves across it cancel")
+    start = axes.sum(axis=1)
+    millionth = np.linalg.norm(start) / 1e6
+    path = descend(lambda x: a @ x, start, 2 / (KAPPA + 1), 1200)
+    plain = steps_until(path, np.zeros(10), millionth)
+
+    with_momentum = []
+    for kappa in [KAPPA, 16 * KAPPA]:
+        curvatures = np.geomspace(1, kappa, 10)
+        root = np.sqrt(kappa)
+        # Polyak's best pair for μ = 1 and L = κ.
+        step = 4 / (root + 1) ** 2
+        momentum = ((root - 1) / (root + 1)) ** 2
+        path = descend(lambda x, c=curvatures: c * x, np.ones(10), step, 1200, momentum)
+        with_momentum.append(steps_until(path, np.zeros(10), millionth))
+
+    heavy, wider = with_momentum
+    text = f"to a millionth of the distance: {plain} steps, {heavy} with momentum, {{}} times fewer"
+    check("momentum", text, plain / heavy, above=4)
+    text = f"16 times the κ takes {wider} steps, {{}} times as many: about √16"
+    check("root", text, wider / heavy, above=3, below=5)
     return {"plain_steps": plain, "momentum_steps": heavy}
 
 
-def show_newton(cfg: Config, a: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    print("\n[4] Newton knows the curvature too, and the condition number stops to matter")
+def backtrack(
+    f: Callable, x: np.ndarray, g: np.ndarray, direction: np.ndarray, share: float = 0.1
+) -> float:
+    """Armijo's rule: the first of the steps 1, ½, ¼ … that keeps `share` of its promise.
+
+    Along `direction` the gradient g promises that a step changes f by step · g·direction.
+    """
+    # practice: Halve until the promise is kept
+    step = 1.0
+    promised = g @ direction
+    while f(x + step * direction) > f(x) + share * step * promised:
+        step = step / 2
+    return step
+    # end practice
+
+
+def newton(
+    gradient: Callable, hessian: Callable, start: np.ndarray, steps: int, f: Callable | None = None
+) -> np.ndarray:
+    """Jump to where the parabola through here is level; returns the path (steps + 1, n).
+
+    f: with it, each jump is shortened by line search. A Hessian without an inverse raises
+    LinAlgError: such a parabola is level at no single point.
+    """
+    # practice: Jump to where the parabola is level
+    x = np.array(start, dtype=float)
+    path = [x]
+    for _ in range(steps):
+        g = gradient(x)
+
+        # A move d changes the gradient by about H d, and afterwards it should be 0.
+        move = np.linalg.solve(hessian(x), -g)
+        if f is not None:
+            move = backtrack(f, x, g, move) * move
+
+        x = x + move
+        path.append(x)
+    return np.array(path)
+    # end practice
+
+
+def rosenbrock(x: np.ndarray) -> float:
+    """A bent valley with its lowest point at (1, 1). x: (2,)"""
+    return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+
+def show_newton(cfg: Config, a: np.ndarray, axes: np.ndarray) -> tuple[dict, dict]:
+    print("\n[4] Newton knows the curvature, so κ no longer matters; line search keeps it safe")
     path = newton(lambda x: a @ x - a[0], lambda x: a, axes.sum(axis=1), 1)
-    check_close("one-step", "on a quadratic one step ends at the minimum", path[-1], np.eye(10)[0])
-    path = newton(
-        lambda x: derivatives.gradient(rosenbrock, x),
-        lambda x: derivatives.hessian(rosenbrock, x),
-        FIRST,
-        6,
-    )
-    print(
-        "  Rosenbrock, f after 0, 1, 2 … steps: " + "  ".join(f"{rosenbrock(x):.2g}" for x in path)
-    )
-    before, after = np.linalg.norm(path[4:6] - GOAL, axis=1)
-    check(
-        "digits",
-        f"near the goal digits double: error {before:.1g}, then {after:.1g}",
-        after,
-        at_most=before**2,
-    )
-    return path
+    check_close("one-step", "on a quadratic, one step ends at the minimum", path[-1], np.eye(10)[0])
 
+    gradient = partial(derivatives.gradient, rosenbrock)
+    hessian = partial(derivatives.hessian, rosenbrock)
+    jumps = newton(gradient, hessian, START, 6)
+    errors = np.linalg.norm(jumps - GOAL, axis=1)
+    print("  Rosenbrock, distance to the minimum: " + "  ".join(f"{e:.1e}" for e in errors))
+    text = f"near it the digits about double: from a distance of {errors[5]:.1e} to {{}}"
+    check("digits", text, errors[6], at_most=errors[5] ** 2)
 
-def show_search(cfg: Config, jumps: np.ndarray) -> dict[str, float]:
-    print("\n[5] Nobody knows L: halve the step until it brings a share of what the slope promises")
-    slope, curvature = (
-        lambda x, of=of: of(rosenbrock, x) for of in (derivatives.gradient, derivatives.hessian)
-    )
-    g, one = slope(FIRST), np.ones(2)
-    step = backtrack(rosenbrock, FIRST, g, -g)
-    kept = [(rosenbrock(FIRST) - rosenbrock(FIRST - s * g)) / (s * g @ g) for s in (step, 2 * step)]
-    check(
-        "armijo",
-        f"step {step:g} keeps {kept[0]:.2f} of the promise, twice that step {kept[1]:.2f}; wanted 0.1",
-        kept[0] >= 0.1 > kept[1]
-        and backtrack(sum, g, one, -one) == 1
-        and backtrack(lambda x: x @ x, one, 2 * one, -1.9 * one) == 0.5,
-    )  # all of 1.9 brings too little
+    # f = x²: a move of -1.9 keeps 5 % of its promise, one of -3.4 goes up, half of it keeps 15 %.
+    one = np.ones(1)
+    steps = []
+    for move in [-1.9, -3.4]:
+        steps.append(backtrack(lambda x: x @ x, one, 2 * one, move * one))
+    steps.append(backtrack(lambda x: 3 * x[0], one, 3 * one, -one))
+    text = "halved: moves that keep 5 % of the promise, or go up; not on a straight line"
+    check_close("armijo", text, steps, [0.5, 0.5, 1.0])
+
+    searched = newton(gradient, hessian, START, 25, rosenbrock)
+    print(f"  without line search the second jump takes f up to {rosenbrock(jumps[2]):.0f}")
+    text = "with line search f falls at each step: of 18 changes the largest is {}"
+    check("search", text, np.diff(rosenbrock(searched[:19].T)).max(), below=0)
+
     paths = {
-        "gradient descent": descend(slope, FIRST, 1e-3, cfg.steps),
-        "momentum": descend(slope, FIRST, 1e-3, cfg.steps, 0.9),
-        "line search": newton(
-            slope, lambda x: np.eye(2), FIRST, cfg.steps // 2, rosenbrock
-        ),  # H = I: along -g
-        "Newton": jumps,
-        "Newton + line search": newton(slope, curvature, FIRST, 25, rosenbrock),
+        "plain": descend(gradient, START, 1e-3, cfg.steps),
+        "momentum": descend(gradient, START, 1e-3, cfg.steps, 0.9),
+        "newton": jumps,
+        "newton_search": searched,
     }
-    plain, heavy, searched, _, both = (steps_to(0.1, path, GOAL) for path in paths.values())
-    print(
-        f"  steps to within 0.1: plain {plain}, momentum {heavy}, line search {searched}, Newton with it {both}"
-    )
-    rises = [
-        np.diff(rosenbrock(paths[name].T)).max() for name in ("line search", "Newton + line search")
-    ]
-    check(
-        "downhill",
-        "with line search f never rises, Newton included; largest change",
-        max(rises),
-        at_most=0,
-    )
-    check(
-        "bend",
-        "round the bend momentum beats plain descent, and Newton momentum, each by the factor",
-        min(plain / heavy, heavy / both),
-        at_least=4,
-    )
-    draw_rosenbrock(cfg, paths)
-    return {"rosenbrock_plain": plain, "rosenbrock_momentum": heavy, "rosenbrock_newton": both}
+    steps = {f"rosenbrock_{name}": steps_until(path, GOAL, 0.1) for name, path in paths.items()}
+    for name, needed in steps.items():
+        print(f"  {name}: {needed:,} steps to within 0.1 of the minimum")
+    return paths, steps
 
 
-def show_saddle(cfg: Config) -> None:
-    print("\n[6] A saddle: the gradient is zero there, and yet it is no place to stay")
-    slope, rng, ridge = (
-        lambda x: derivatives.gradient(double_well, x),
-        cfg.rng(),
-        np.array([1.2, 0.0]),
-    )
-    stuck = descend(slope, ridge, 0.1, 300)
-    check_close(
-        "ridge", "from the ridge, descent walks into the saddle and stays", stuck[-1], [0, 0]
-    )
-    left = {y: descend(slope, np.array([1.2, y]), 0.1, 250) for y in (1e-1, 1e-3, 1e-5, 1e-7)}
-    print(
-        "  steps to leave, from y = "
-        + ", ".join(f"{y:g}: {np.argmax(p[:, 1] > 0.5)}" for y, p in left.items())
-    )
-    check_close(
-        "leave",
-        "beside it y grows by 1 - η·(-1) = 1.1 a step",
-        left[1e-5][1:50, 1] / left[1e-5][:49, 1],
-        np.full(49, 1.1),
-        rtol=1e-4,
-    )
-    noisy = np.array(
-        [descend(lambda x: slope(x) + rng.normal(0, 0.05, 2), ridge, 0.1, 250) for _ in range(12)]
-    )
-    check(
-        "noise",
-        "with noisy slopes all of 12 walks end by a minimum; the farthest",
-        np.hypot(noisy[:, -1, 0], abs(noisy[:, -1, 1]) - 1).max(),
-        below=0.2,
-    )
-    misled = newton(slope, lambda x: derivatives.hessian(double_well, x), np.array([1.2, 0.4]), 8)
-    check_close(
-        "misled",
-        "Newton seeks level ground of any kind: from (1.2, 0.4) to the saddle",
-        misled[-1],
-        [0, 0],
-    )
-    draw_saddle(cfg, noisy, misled, stuck, left)
+def double_well(x: np.ndarray) -> float:
+    """Two minima, at (0, 1) and (0, -1), and a saddle between them at (0, 0). x: (2,)"""
+    return x[0] ** 2 / 2 + x[1] ** 4 / 4 - x[1] ** 2 / 2
 
 
-def picture(
-    cfg: Config, f: Callable, x: tuple, y: tuple, levels: np.ndarray, goals: tuple, title: str
-) -> tuple:
-    """The landscape as a map, darker where it is higher, and an empty axis beside it. -> figure, left, right"""
-    figure, (left, right) = new_figure(1, 2, size=(13.0, 5.6))
-    across, up = (np.linspace(*side, 40 if cfg.tiny else 200) for side in (x, y))
+def show_saddle(cfg: Config) -> dict[str, np.ndarray]:
+    print("\n[5] A saddle: the gradient is zero, a minimum one way and a maximum the other")
+    gradient = partial(derivatives.gradient, double_well)
+    hessian = partial(derivatives.hessian, double_well)
+    stuck = descend(gradient, (1.2, 0), 0.1, 300)
+    check_close("stuck", "from the ridge, descent ends in the saddle", stuck[-1], [0, 0])
+
+    near = descend(gradient, (1.2, 1e-3), 0.1, 250)
+    nearer = descend(gradient, (1.2, 1e-5), 0.1, 250)
+    longer = np.argmax(nearer[:, 1] > 0.5) - np.argmax(near[:, 1] > 0.5)
+    text = "y grows by 1.1 a step: 100 times nearer to the ridge costs {} steps more"
+    check("plateau", text, longer, at_least=48, at_most=49)
+
+    rng = cfg.rng()
+
+    def noisy_gradient(x: np.ndarray) -> np.ndarray:
+        return gradient(x) + rng.normal(0, 0.05, 2)
+
+    walks = np.array([descend(noisy_gradient, (1.2, 0), 0.1, 250) for _ in range(12)])
+    x, y = walks[:, -1].T
+    text = "with noise all of 12 walks leave the ridge and end near a minimum, {} away at most"
+    check("noise", text, np.hypot(x, abs(y) - 1).max(), below=0.2)
+
+    misled = newton(gradient, hessian, (1.2, 0.4), 8)
+    check_close("misled", "from (1.2, 0.4) Newton jumps into the saddle", misled[-1], [0, 0])
+    return {
+        "0.001 off the ridge": near,
+        "0.00001 off the ridge": nearer,
+        "from the ridge": stuck,
+        "with noise": walks[0],
+        "Newton": misled,
+    }
+
+
+# Pictures: skip on a first reading
+
+
+def draw_landscape(axis, f: Callable, x: tuple, y: tuple, levels: np.ndarray, title: str) -> None:
+    """f as a map: the higher, the darker."""
+    across = np.linspace(*x, 200)
+    up = np.linspace(*y, 200)
     height = f(np.stack(np.meshgrid(across, up)))
-    left.contourf(across, up, height, levels=levels, cmap="Greys", alpha=0.5, extend="both")
-    left.contour(across, up, height, levels=levels, colors=GREY, linestyles="solid", linewidths=0.6)
-    left.plot(*goals, "k*", markersize=14, zorder=6)
-    left.set(xlim=x, ylim=y, xlabel="$x_0$", ylabel="$x_1$", title=title)
-    left.grid(False)
-    return figure, left, right
+    axis.contourf(across, up, height, levels=levels, cmap="Greys", alpha=0.5, extend="both")
+    axis.contour(across, up, height, levels=levels, colors=GREY, linewidths=0.6)
+    axis.set(xlim=x, ylim=y, xlabel="$x_0$", ylabel="$x_1$", title=title)
+    axis.grid(False)
 
 
-def draw_steps(cfg: Config, etas: np.ndarray, measured: np.ndarray) -> None:
-    figure, left, right = picture(
-        cfg,
-        lambda x: 2.75 * (x**2).sum(0) + 4.5 * x.prod(0),
-        (-3, 3),
-        (-2.5, 2.5),
-        np.arange(12) ** 2 / 3,
-        (0, 0),
-        "25 steps in a valley of curvatures 10 and 1",
-    )
-    for eta, colour, name in (
-        (0.202, RED, "too long"),
-        (2 / 11, BLUE, "best"),
-        (0.03, GREEN, "short"),
-    ):
-        path = descend(lambda x: VALLEY @ x, np.array([2.3, -0.9]), eta, 25)
-        left.plot(
-            *path.T, "o-", color=colour, markersize=4, linewidth=1.4, label=f"η = {eta:.3f}, {name}"
-        )
+def draw_steps(cfg: Config) -> None:
+    # Curvature 10 across the diagonal and 1 along it.
+    valley = np.array([[5.5, 4.5], [4.5, 5.5]])
+
+    def height(x: np.ndarray) -> np.ndarray:
+        return 2.75 * (x**2).sum(axis=0) + 4.5 * x.prod(axis=0)
+
+    figure, (left, right) = new_figure(1, 2, size=(13.0, 5.6))
+    title = "25 steps in a valley of curvatures 10 and 1"
+    draw_landscape(left, height, (-3, 3), (-2.5, 2.5), np.arange(12) ** 2 / 3, title)
+    etas = {"too long": 0.202, "best": 2 / 11, "short": 0.03}
+    for (name, eta), colour in zip(etas.items(), [RED, BLUE, GREEN]):
+        path = descend(lambda x: valley @ x, (2.3, -0.9), eta, 25)
+        label = f"η = {eta:.3f}, {name}"
+        left.plot(*path.T, "o-", color=colour, markersize=4, linewidth=1.4, label=label)
         right.plot(
             eta, max(abs(1 - eta), abs(1 - 10 * eta)), "o", color=colour, markersize=12, zorder=5
         )
-    left.legend(loc="lower left", frameon=True, framealpha=0.9)
-    right.plot(etas, abs(1 - etas), color=SKY, label="flattest axis, |1 - ημ|")
-    right.plot(etas, abs(1 - 10 * etas), color=ORANGE, label="steepest axis, |1 - ηL|")
-    right.plot(etas, measured, "o", color="black", markersize=4, label="measured")
+    left.legend(loc="lower left", frameon=True)
+
+    eta = np.linspace(0.005, 0.21, 200)
+    right.plot(eta, abs(1 - eta), color=SKY, label="flattest axis, |1 - ημ|")
+    right.plot(eta, abs(1 - 10 * eta), color=ORANGE, label="steepest axis, |1 - ηL|")
     right.axhspan(1, 1.2, color=RED, alpha=0.12)
-    for x, y, text in (
-        (0.096, 0.93, "1/L"),
-        (0.187, 0.72, "2/(L+μ)"),
-        (0.19, 1.07, "2/L"),
-        (0, 1.07, "diverges"),
-    ):
-        right.annotate(text, (x, y))
-    right.set(xlabel="step size η", ylim=(0, 1.2), title="What one step leaves of the distance")
-    right.legend(loc="center", bbox_to_anchor=(0.47, 0.56))
+    right.text(0.096, 0.93, "1/L")
+    right.text(0.185, 0.72, "2/(L+μ)")
+    right.text(0.186, 1.05, "2/L")
+    right.text(0, 1.07, "diverges")
+    right.set(xlabel="step size η", ylim=(0, 1.2), title="What a step leaves of the distance")
+    right.legend(loc="lower left")
     save_figure(figure, cfg.out / "steps")
 
 
 def draw_rosenbrock(cfg: Config, paths: dict[str, np.ndarray]) -> None:
-    figure, left, right = picture(
-        cfg,
-        lambda x: np.log10(rosenbrock(x) + 1e-3),
-        (-1.6, 1.5),
-        (-0.5, 1.7),
-        np.linspace(-2.5, 2.8, 18),
-        GOAL,
-        "Down at once, then round the bend",
-    )
-    for (name, path), colour in zip(paths.items(), (ORANGE, BLUE, GREEN, PURPLE, RED)):
-        left.plot(*path.T, ".-", color=colour, linewidth=1.6, markersize=5)
-        right.loglog(1 + np.arange(len(path)), rosenbrock(path.T) + 1e-16, color=colour, label=name)
-    right.set(
-        xlabel="step + 1",
-        ylabel="f",
-        ylim=(1e-14, 1e5),
-        title="Same valley, five ways to choose a step",
-    )
-    right.legend(loc="lower left", bbox_to_anchor=(0.38, 0.02), fontsize=11)
+    def height(x: np.ndarray) -> np.ndarray:
+        return np.log10(rosenbrock(x) + 1e-3)
+
+    figure, (left, right) = new_figure(1, 2, size=(13.0, 5.6))
+    title = "Down into the valley, then along its bend"
+    draw_landscape(left, height, (-1.6, 1.5), (-0.5, 1.7), np.linspace(-2.5, 2.8, 18), title)
+    for (name, path), colour in zip(paths.items(), [ORANGE, BLUE, PURPLE, RED]):
+        left.plot(*path.T, ".-", color=colour, markersize=5)
+        steps = 1 + np.arange(len(path))
+        right.loglog(steps, rosenbrock(path.T) + 1e-16, color=colour, label=name)
+    left.plot(*GOAL, "k*", markersize=14, zorder=6)
+    right.set(xlabel="step + 1", ylabel="f", ylim=(1e-14, 1e5))
+    right.set_title("The same valley, four ways to choose a step")
+    right.legend(loc="lower left", bbox_to_anchor=(0.4, 0.02))
     save_figure(figure, cfg.out / "rosenbrock")
 
 
-def draw_saddle(
-    cfg: Config, noisy: np.ndarray, misled: np.ndarray, stuck: np.ndarray, left: dict
-) -> None:
-    figure, one, two = picture(
-        cfg,
-        double_well,
-        (-0.6, 1.45),
-        (-1.4, 1.4),
-        np.linspace(-0.25, 1.0, 20),
-        ([0, 0], [-1, 1]),
-        "A saddle between two minima",
-    )
-    one.plot(*noisy.transpose(2, 1, 0), color=SKY, linewidth=0.9)
-    for path, text, place, colour in (
-        (misled, "Newton", (0.72, 0.4), PURPLE),
-        (noisy[0], "noise", (0.4, -0.9), BLUE),
-        (stuck, "descent from the ridge", (0.42, -0.17), RED),
-    ):
-        one.plot(*path.T, color=colour)
-        one.annotate(text, place, color=colour, fontweight="bold")
-    for (y, path), colour in zip(left.items(), (SKY, GREEN, ORANGE, RED)):
-        two.plot(double_well(path.T), color=colour, label=f"start at $x_1$ = {y:g}")
-    two.legend()
-    two.set(xlabel="step", ylabel="f", title="A plateau can be a saddle that is being left")
+def draw_saddle(cfg: Config, paths: dict[str, np.ndarray]) -> None:
+    figure, (left, right) = new_figure(1, 2, size=(13.0, 5.6))
+    title = "A saddle between two minima"
+    draw_landscape(left, double_well, (-0.6, 1.45), (-1.4, 1.4), np.linspace(-0.25, 1, 20), title)
+    left.plot([0, 0], [-1, 1], "k*", markersize=14, zorder=6)
+    for (name, path), colour in zip(list(paths.items())[2:], [RED, BLUE, PURPLE]):
+        left.plot(*path.T, color=colour, label=name)
+    left.legend(loc="lower right", frameon=True)
+
+    for (name, path), colour in zip(list(paths.items())[:4], [GREEN, ORANGE, RED, BLUE]):
+        right.plot(double_well(path[:251].T), color=colour, label=name)
+    right.set(xlabel="step", ylabel="f", title="A plateau may be a saddle that is being left")
+    right.legend()
     save_figure(figure, cfg.out / "saddle")
 
 
 def run(cfg: Config) -> dict:
+    # The directions of the axes are random, the curvatures along them are not.
     axes = np.linalg.qr(cfg.rng().normal(size=(10, 10)))[0]
-    a = (
-        axes * np.geomspace(1, KAPPA, 10) @ axes.T
-    )  # the curvatures are ours, only their directions are random
+    a = axes * np.geomspace(1, KAPPA, 10) @ axes.T
     show_limit(cfg, a, axes)
-    results = show_rate(cfg, a, axes) | show_momentum(cfg, a, axes)
-    jumps = show_newton(cfg, a, axes)
-    results |= show_search(cfg, jumps)
-    show_saddle(cfg)
-    return results
+    rates = show_rate(cfg, a, axes)
+    steps = show_momentum(cfg, a, axes)
+    paths, valley = show_newton(cfg, a, axes)
+    saddle = show_saddle(cfg)
+    draw_steps(cfg)
+    draw_rosenbrock(cfg, paths)
+    draw_saddle(cfg, saddle)
+    return {**rates, **steps, **valley}
 
 
 if __name__ == "__main__":

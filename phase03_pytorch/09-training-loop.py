@@ -1,20 +1,22 @@
-"""3.9 The training loop: five lines that every model in this course is trained by
-训练循环：这门课里每个模型都靠这五行学会
+"""3.9 The training loop: the few lines that train every model in this course
+训练循环：本课程的所有模型都由这几行代码训练
 
 You will be able to answer
-    1. What do the five lines do, one by one?                show_steps          five-lines, no-zero-grad
-    2. Is the mean of batch losses the epoch's loss?         show_ragged_batch   weighted
-    3. Is the shared `fit` really nothing but this loop?     show_fit_is_loop    same-losses, same-weights
-    4. How do you see in seconds that it can learn?          show_one_batch      first-loss, overfits
-    5. What differs between train() and eval()?              show_modes          eval-dropout, eval-norm, eval-others
-    6. What does a whole run look like, beside a baseline?   show_run            input-matters, accuracy
+    1. What do the four lines of a step do?      show_step      four-lines, detached, no-zero-grad
+    2. What is the loss of an epoch?             show_epoch     weighted, train-mode, same-as-fit
+    3. What does evaluation do differently?      show_evaluate  no-dropout, same, no-graph, modes
+    4. Which epoch's weights do you keep?        show_choice    best-epoch
+    5. What do you look at, before and after?    show_run       first-loss, overfits, depends, score
+Predict   network: what share of unseen digits does a network with one hidden layer read rightly?
 Run       python phase03_pytorch/09-training-loop.py                       about 10 s
 Needs     -
+Reference common.training.fit, common.training.evaluate
 Notation  B batch size  D input width (8x8 pixels = 64)  C classes (10)
 """
 
+import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +27,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.images import ImageSet, load_images
-from common.figures import GREY, ORANGE, new_figure, plot_curves, save_figure
+from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 from common.training import evaluate, fit
+
+Batch = tuple[Tensor, Tensor]
+LossFn = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass
@@ -38,297 +43,291 @@ class Config(LessonConfig):
     lr: float = param(0.1, "learning rate")
 
 
-def make_model(inputs: int, cfg: Config, seed: int | None = None) -> nn.Sequential:
-    """A small classifier, (B, D) -> (B, C). The same seed gives the same first weights."""
-    torch.manual_seed(cfg.seed if seed is None else seed)
-    return nn.Sequential(
-        nn.Linear(inputs, cfg.hidden_dim), nn.ReLU(), nn.Linear(cfg.hidden_dim, 10)
-    )
-
-
-def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """What turns a batch into a loss: the only part of the loop that knows the task."""
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """From a batch to a loss: the only part of the loop that knows the task."""
     x, y = batch  # (B, D), (B,)
-    return F.cross_entropy(model(x), y)
+    logits = model(x)  # (B, C)
+    return F.cross_entropy(logits, y)
 
 
 def step(
-    model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer
+    model: nn.Module, batch: Batch, loss_fn: LossFn, optimizer: torch.optim.Optimizer
 ) -> Tensor:
-    """One update from one batch. Returns the loss before the update, without its graph."""
-    # practice: the heart of every training run
-    # hint: forward, clear, backward, update
-    # hint: .grad is added to, not replaced, so the last step's gradients must go first
-    # hint: loss = cross_entropy(model, batch), then optimizer.zero_grad() …
-    loss = cross_entropy(model, batch)
+    """One update of the weights. Returns the loss before it, without its graph."""
+    # practice: One training step
+    loss = loss_fn(model, batch)
+
+    # backward() adds to .grad, so what the last step left there has to go first.
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    # end practice
     return loss.detach()
+    # end practice
+
+
+def show_step(cfg: Config, data: ImageSet) -> dict[str, list[float]]:
+    print("\n[1] Forward, clear, backward, step; and what happens when nothing is cleared")
+    batch = to_tensors(data, data.x_train[:32], data.y_train[:32])
+    model = make_model(batch[0].shape[1], cfg)
+    by_hand = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr)
+    for _ in range(3):
+        loss = step(model, batch, cross_entropy, optimizer)
+
+        gradients = torch.autograd.grad(cross_entropy(by_hand, batch), list(by_hand.parameters()))
+        with torch.no_grad():
+            for weight, gradient in zip(by_hand.parameters(), gradients):
+                weight -= cfg.lr * gradient
+    text = "three steps are three times: weights minus learning rate times gradient"
+    check_close("four-lines", text, flat(model), flat(by_hand))
+    check("detached", "the loss is handed back without its graph", not loss.requires_grad)
+
+    # One weight w, samples (1, 2) and (3, 4): the loss is 5w² − 14w + 10, smallest at 1.4.
+    paths = {"with zero_grad()": weight_path(clear=True), "without": weight_path(clear=False)}
+    for name, path in paths.items():
+        print(f"  {name:<17} w = " + "  ".join(f"{w:.3f}" for w in path[:5]))
+    text = "without zero_grad() the weight goes where the gradients' running sum sends it"
+    check_close("no-zero-grad", text, paths["without"][:5], [0, 0.7, 1.75, 2.625, 2.8875])
+    return paths
+
+
+def weight_path(clear: bool, steps: int = 30) -> list[float]:
+    """The weight of y = w·x, from 0, at each step of gradient descent with rate 0.05."""
+    x = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    y = torch.tensor([2.0, 4.0], dtype=torch.float64)
+    w = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([w], lr=0.05)
+    path = [0.0]
+    for _ in range(steps):
+        if clear:
+            optimizer.zero_grad()
+        (w * x - y).square().mean().backward()
+        optimizer.step()
+        path.append(w.item())
+    return path
+
+
+def train_epoch(
+    model: nn.Module, loader: DataLoader, loss_fn: LossFn, optimizer: torch.optim.Optimizer
+) -> float:
+    """One pass over the data. Returns the mean loss of a sample."""
+    # practice: One epoch
+    model.train()
+    total = 0.0
+    seen = 0
+    for batch in loader:
+        loss = step(model, batch, loss_fn, optimizer)
+
+        # The loss is a mean over its batch, and the last batch may be shorter than the others.
+        samples = len(batch[0])
+        total += loss.item() * samples
+        seen += samples
+    return total / seen
+    # end practice
+
+
+def show_epoch(cfg: Config, data: ImageSet) -> None:
+    print("\n[2] An epoch's loss is a mean over samples; the shared `fit` is this loop")
+    x, y = to_tensors(data, data.x_train[:70], data.y_train[:70])
+    loader = DataLoader(TensorDataset(x, y), batch_size=32)  # 32 + 32 + 6
+    model = make_model(x.shape[1], cfg)
+    frozen = torch.optim.SGD(model.parameters(), lr=0.0)
+    batch_losses = [cross_entropy(model, batch).item() for batch in loader]
+    all_at_once = cross_entropy(model, (x, y)).item()
+    print(
+        f"  70 samples at once {all_at_once:.5f}, mean of batch losses {sum(batch_losses) / 3:.5f}"
+    )
+    ours = train_epoch(model, loader, cross_entropy, frozen)
+    check_close("weighted", "the epoch's loss is that of all 70 samples at once", ours, all_at_once)
+
+    noisy = nn.Sequential(nn.Dropout(0.5), model)
+    noisy.eval()
+    first = train_epoch(noisy, loader, cross_entropy, frozen)
+    second = train_epoch(noisy, loader, cross_entropy, frozen)
+    text = "dropout is on in training: two epochs without learning differ by {}"
+    check("train-mode", text, abs(first - second), above=1e-4)
+
+    model = make_model(x.shape[1], cfg)
+    twin = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9)
+    losses = [train_epoch(model, loader, cross_entropy, optimizer) for _ in range(3)]
+    optimizer = torch.optim.SGD(twin.parameters(), lr=cfg.lr, momentum=0.9)
+    rows = fit(twin, loader, optimizer, cross_entropy, epochs=3, quiet=True)
+    ours = torch.cat([torch.tensor(losses), flat(model)])
+    theirs = torch.cat([torch.tensor([row["train_loss"] for row in rows]), flat(twin)])
+    check_close("same-as-fit", "fit() gives the same three losses and weights", ours, theirs)
+
+
+def accuracy(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The share of a batch whose largest logit is that of the right class."""
+    x, y = batch
+    predicted = model(x).argmax(dim=1)  # (B, C) -> (B,)
+    return {"accuracy": (predicted == y).float().mean()}
+
+
+def evaluate_accuracy(model: nn.Module, loader: DataLoader) -> float:
+    """The accuracy over all samples, measured without learning from them."""
+    # practice: The evaluation loop
+    model.eval()
+    correct = 0.0
+    seen = 0
+    with torch.no_grad():
+        for batch in loader:
+            samples = len(batch[0])
+            correct += accuracy(model, batch)["accuracy"].item() * samples
+            seen += samples
+    return correct / seen
+    # end practice
+
+
+def show_evaluate(cfg: Config, data: ImageSet) -> None:
+    print("\n[3] To evaluate: no dropout, running statistics, no graph, and no step")
+    x, y = to_tensors(data, data.x_train[:70], data.y_train[:70])
+    loader = DataLoader(TensorDataset(x, y), batch_size=32)
+    model = nn.Sequential(nn.Dropout(0.5), make_model(x.shape[1], cfg))
+    model.train()
+    first = evaluate_accuracy(model, loader)
+    second = evaluate_accuracy(model.train(), loader)
+    check("no-dropout", "dropout is off: two evaluations give the same", first == second)
+    reference = evaluate(model, loader, accuracy)["accuracy"]
+    check_close("same", "which is the shared evaluate()'s accuracy", first, reference)
+
+    graphs = []
+
+    def note_graph(layer: nn.Module, inputs: tuple, logits: Tensor) -> None:
+        graphs.append(logits.requires_grad)
+
+    model.register_forward_hook(note_graph)
+    evaluate_accuracy(model, loader)
+    check("no-graph", f"none of the {len(graphs)} batches built a graph", not any(graphs))
+
+    inputs = x.shape[1]
+    layers = [
+        nn.Linear(inputs, 8),
+        nn.LayerNorm(inputs),
+        nn.GELU(),
+        nn.Dropout(0.5),
+        nn.BatchNorm1d(inputs),
+    ]
+    changed = []
+    for layer in layers:
+        if not torch.equal(layer.train()(x), layer.eval()(x)):
+            changed.append(type(layer).__name__)
+    text = f"of {len(layers)} kinds of layer, eval() changes {' and '.join(changed)}"
+    check("modes", text, changed == ["Dropout", "BatchNorm1d"])
 
 
 def train(
-    model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, epochs: int
+    model: nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
 ) -> list[float]:
-    """The whole loop; returns one mean training loss an epoch. `common.training.fit` is this and nothing more."""
-    losses = []
+    """Train, and keep the epoch that is best on the validation data. Returns their accuracies."""
+    # practice: Keep the best epoch
+    accuracies = []
+    best_state = None
     for _ in range(epochs):
-        # practice: one pass over the data
-        # hint: dropout and batch norm must know that this is training
-        # hint: the last batch is shorter: add up loss times samples, and divide by samples at the end
-        # hint: model.train(); total, seen = 0.0, 0; for batch in loader: …
-        model.train()
-        total, seen = 0.0, 0
-        for batch in loader:
-            x, y = batch
-            total += step(model, batch, optimizer).item() * len(x)
-            seen += len(x)
-        losses.append(total / seen)
-        # end practice
-    return losses
+        train_epoch(model, train_loader, cross_entropy, optimizer)
+        accuracies.append(evaluate_accuracy(model, val_loader))
+        if accuracies[-1] == max(accuracies):
+            # state_dict() refers to the weights themselves, which the next step will change.
+            best_state = copy.deepcopy(model.state_dict())
+
+    model.load_state_dict(best_state)
+    return accuracies
+    # end practice
 
 
-def accuracy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    x, y = batch
-    return {"accuracy": (model(x).argmax(dim=1) == y).float().mean()}
+def show_choice(cfg: Config, data: ImageSet) -> None:
+    print("\n[4] Validation data chooses the epoch; here training is made to spoil the model")
+    good = make_loader(cfg, *to_tensors(data, data.x_train, data.y_train), shuffle=True)
+    val = make_loader(cfg, *to_tensors(data, data.x_val, data.y_val))
+    model = make_model(good.dataset.tensors[0].shape[1], cfg)
+    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9)
+    train(model, good, val, optimizer, epochs=2)
+
+    # Wrong labels from now on: every epoch should make the model worse.
+    x, y = good.dataset.tensors
+    wrong = make_loader(cfg, x, (y + 1) % 10, shuffle=True)
+    accuracies = train(model, wrong, val, optimizer, epochs=3)
+    kept = evaluate_accuracy(model, val)
+    print("  validation accuracy by epoch: " + "  ".join(f"{a:.3f}" for a in accuracies))
+    check_close("best-epoch", "kept are the weights of the best of them", kept, max(accuracies))
 
 
-def to_tensors(data: ImageSet, x, y) -> tuple[Tensor, Tensor]:
-    """uint8 pictures (n, H, W) -> numbers in 0…1 (n, H·W), and their labels (n,)."""
-    return torch.from_numpy(x).flatten(1).float() / data.brightest, torch.from_numpy(y)
+def show_run(cfg: Config, data: ImageSet) -> tuple[dict[str, list[float]], dict[str, float]]:
+    print("\n[5] A whole run: does it start at chance, can it learn, and what does it add?")
+    train_loader = make_loader(cfg, *to_tensors(data, data.x_train, data.y_train), shuffle=True)
+    val_loader = make_loader(cfg, *to_tensors(data, data.x_val, data.y_val))
+    x, y = train_loader.dataset.tensors
+    inputs = x.shape[1]
+    batch = (x[:32], y[:32])
 
+    fresh = make_model(inputs, cfg).to(x.device)
+    first = cross_entropy(fresh, batch).item()
+    chance = math.log(10)
+    text = f"the first loss is {{}}, near ln 10 = {chance:.2f}: all classes equally likely"
+    check("first-loss", text, first, above=chance - 0.25, below=chance + 0.25)
+    sgd = torch.optim.SGD(fresh.parameters(), lr=0.5, momentum=0.9)
+    overfits("overfits", "32 samples are learned by heart: {}", fresh, batch, cross_entropy, sgd)
 
-def show_steps(cfg: Config, data: ImageSet) -> dict[str, list[float]]:
-    print(
-        "\n[1] forward, zero_grad, backward, step: one update by hand, and one with a line left out"
-    )
-    x, y = to_tensors(data, data.x_train[:32], data.y_train[:32])
-    model, by_hand = make_model(x.shape[1], cfg), make_model(x.shape[1], cfg)
-    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr)
-    for _ in range(3):
-        step(model, (x, y), optimizer)
-        loss = cross_entropy(by_hand, (x, y))
-        gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
-        with torch.no_grad():
-            for p, gradient in zip(by_hand.parameters(), gradients):
-                p -= cfg.lr * gradient  # what SGD's step() does
-    check_close(
-        "five-lines",
-        "three of our steps equal weights minus lr times gradient",
-        flat(model),
-        flat(by_hand),
-    )
-
+    test_loader = make_loader(cfg, *to_tensors(data, *data.test()))
+    x, y = test_loader.dataset.tensors
+    scores = {"majority": y.bincount().max().item() / len(y)}
     curves = {}
-    for name, clear in (("with zero_grad", True), ("without", False)):
-        model = make_model(x.shape[1], cfg)
-        optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr * 5)
-        curves[name] = []
-        for _ in range(60):
-            loss = cross_entropy(model, (x, y))
-            if clear:
-                optimizer.zero_grad()
-            loss.backward()  # without clearing, this adds to all gradients so far
-            optimizer.step()
-            curves[name].append(loss.item())
-    one, two = make_model(x.shape[1], cfg), make_model(x.shape[1], cfg)
-    cross_entropy(one, (x, y)).backward()
-    for _ in range(2):
-        cross_entropy(two, (x, y)).backward()
-    check_close(
-        "no-zero-grad",
-        "two backward() without zero_grad() leave exactly twice the gradient",
-        two[0].weight.grad,
-        2 * one[0].weight.grad,
-    )
-    return curves
+    for name in ["linear", "network"]:
+        model = make_model(inputs, cfg) if name == "network" else nn.Linear(inputs, 10)
+        model.to(x.device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9)
+        curves[name] = train(model, train_loader, val_loader, optimizer, cfg.epochs)
+        scores[name] = evaluate_accuracy(model, test_loader)
+    print("  test accuracy:  " + "   ".join(f"{k} {score:.3f}" for k, score in scores.items()))
+    depends_on_input("depends", "the answer depends on the picture", model(x).argmax(dim=1), y)
+    text = "the network reads a share of {} of the test digits rightly"
+    expect("score", text, scores["network"], at_least=0.95)
+    return curves, scores
 
 
-def show_ragged_batch(cfg: Config, data: ImageSet) -> None:
-    print("\n[2] The last batch is short, so its loss must count for less")
-    x, y = to_tensors(data, data.x_train[:70], data.y_train[:70])
-    model = make_model(x.shape[1], cfg)
-    loader = DataLoader(TensorDataset(x, y), batch_size=32)  # 32 + 32 + 6
-    losses = [cross_entropy(model, batch).item() for batch in loader]
-    frozen = torch.optim.SGD(
-        model.parameters(), lr=0.0
-    )  # a rate of 0 leaves the weights as they are
-    exact = cross_entropy(model, (x, y)).item()
-    print(f"  all 70 at once {exact:.5f}; mean of three batch losses {sum(losses) / 3:.5f}")
-    check_close(
-        "weighted",
-        "our epoch loss equals the loss of all samples at once",
-        train(model, loader, frozen, 1),
-        [exact],
-        atol=1e-6,
-    )
+def make_model(inputs: int, cfg: Config) -> nn.Sequential:
+    """(B, D) -> (B, C). The same seed gives the same first weights."""
+    torch.manual_seed(cfg.seed)
+    hidden = cfg.hidden_dim
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-def show_fit_is_loop(cfg: Config, data: ImageSet) -> None:
-    print("\n[3] common.training.fit is this loop: same losses, same weights")
-    x, y = to_tensors(data, data.x_train[:200], data.y_train[:200])
-    results = []
-    for trainer in (
-        lambda *args: train(*args, epochs=3),
-        lambda *args: [
-            row["train_loss"] for row in fit(*args, cross_entropy, epochs=3, quiet=True)
-        ],
-    ):
-        model = make_model(x.shape[1], cfg)
-        order = torch.Generator().manual_seed(1)
-        loader = DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True, generator=order)
-        losses = trainer(
-            model, loader, torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9)
-        )
-        results.append((losses, flat(model)))
-    check_close(
-        "same-losses",
-        "three epochs give the same three losses",
-        results[0][0],
-        results[1][0],
-        atol=1e-6,
-    )
-    check(
-        "same-weights",
-        "and the same weights, bit for bit",
-        torch.equal(results[0][1], results[1][1]),
-    )
+# Pictures and helpers: skip on a first reading
 
 
-def show_one_batch(cfg: Config, data: ImageSet) -> list[float]:
-    print("\n[4] The two-second test: chance at the start, nearly 0 on one batch at the end")
-    x, y = to_tensors(data, data.x_train[:32], data.y_train[:32])
-    model = make_model(x.shape[1], cfg)
-    first = cross_entropy(model, (x, y)).item()
-    check(
-        "first-loss",
-        f"an untrained model knows nothing: loss near ln 10 = {math.log(10):.3f}",
-        first,
-        above=math.log(10) - 0.25,
-        below=math.log(10) + 0.25,
-    )
-    return overfits(
-        "overfits",
-        "the loss on 32 fixed samples falls to almost nothing",
-        model,
-        (x, y),
-        cross_entropy,
-        torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9),
-    )
-
-
-def show_modes(cfg: Config) -> None:
-    print("\n[5] train() and eval() switch dropout and batch norm, and nothing else")
-    x = torch.randn(64, 16) * 3 + 5
-    dropout, norm = nn.Dropout(0.5), nn.BatchNorm1d(16)
-    in_training, in_eval = dropout.train()(x), dropout.eval()(x)
-    zeroed = (in_training == 0).float().mean().item()
-    check(
-        "eval-dropout",
-        f"dropout zeroes {zeroed:.0%} of the values in training, and passes all unchanged in eval",
-        zeroed > 0.3 and torch.equal(in_eval, x),
-    )
-    in_training = norm.train()(x)  # also moves the running statistics a tenth of the way
-    in_eval = norm.eval()(x)
-    print(
-        f"  batch norm, mean of its output: {in_training.mean():.3f} in training, {in_eval.mean():.3f} in eval"
-    )
-    check_close(
-        "eval-norm",
-        "batch norm: this batch's statistics in training, the running ones in eval",
-        torch.stack([in_training, in_eval]),
-        torch.stack(
-            [
-                (x - x.mean(0)) / (x.var(0, correction=0) + norm.eps).sqrt(),
-                (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt(),
-            ]
-        ),
-    )
-    others = [
-        nn.Linear(16, 16),
-        nn.LayerNorm(16),
-        nn.ReLU(),
-        nn.GELU(),
-        nn.Unflatten(1, (1, 16)),
-        nn.Softmax(dim=1),
-    ]
-    check(
-        "eval-others",
-        f"{len(others)} other kinds of layer give the same in both modes",
-        all(torch.equal(layer.train()(x), layer.eval()(x)) for layer in others),
-    )
-
-
-def show_run(cfg: Config, data: ImageSet) -> tuple[list[dict], dict[str, float]]:
-    print("\n[6] A whole run: train on one part, choose by the second, report the third")
-    device = cfg.torch_device()
-    train_set, val_set = (
-        TensorDataset(*to_tensors(data, *part))
-        for part in ((data.x_train, data.y_train), (data.x_val, data.y_val))
-    )
-    test_set = TensorDataset(*to_tensors(data, *data.test()))
-    inputs = train_set.tensors[0].shape[1]
-    models = {"linear": nn.Linear(inputs, 10), "two layers": make_model(inputs, cfg)}
-    scores = {
-        "guessing": 1 / 10,
-        "majority": test_set.tensors[1].bincount().max().item() / len(test_set),
-    }
-    for name, model in models.items():
-        model.to(device)
-        loader = DataLoader(
-            train_set,
-            cfg.batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(cfg.seed),
-        )
-        history = fit(
-            model,
-            loader,
-            torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9),
-            cross_entropy,
-            epochs=cfg.epochs,
-            quiet=name == "linear",
-            evaluate_fn=lambda m: {
-                f"val_{k}": v for k, v in evaluate(m, DataLoader(val_set, 512), accuracy).items()
-            },
-        )
-        scores[name] = evaluate(model, DataLoader(test_set, 512), accuracy)["accuracy"]
-    print(
-        "  held-out accuracy:  "
-        + "   ".join(f"{name} {score:.3f}" for name, score in scores.items())
-    )
-    x, y = test_set.tensors
-    with torch.no_grad():
-        predicted = models["two layers"](x.to(device)).argmax(dim=1)
-    depends_on_input("input-matters", "the answer depends on the picture", predicted, y)
-    expect(
-        "accuracy", "held-out accuracy of the two-layer net", scores["two layers"], at_least=0.95
-    )
-    return history, scores
-
-
-def draw(
-    cfg: Config, steps: dict[str, list[float]], history: list[dict], scores: dict[str, float]
-) -> None:
+def draw_loop(cfg: Config, paths: dict, curves: dict, scores: dict) -> None:
     figure, (left, right) = new_figure(1, 2)
-    plot_curves(
-        left, steps, xlabel="step on one batch", ylabel="loss (log scale)", start=0, log=True
-    )
-    left.set_title("zero_grad() left out: the steps grow until it explodes")
-    right.axhline(scores["majority"], color=GREY, linestyle="--")
-    right.axhline(scores["linear"], color=ORANGE, linestyle="--")
-    right.annotate("majority, test", (1, scores["majority"] + 0.02), color=GREY)
-    right.annotate(
-        "linear model, test", (cfg.epochs, scores["linear"] - 0.06), color=ORANGE, ha="right"
-    )
-    plot_curves(
-        right,
-        {"two layers": [row["val_accuracy"] for row in history]},
-        ylabel="validation accuracy",
-    )
-    right.set(title="The whole run, beside its baselines", ylim=(0, 1.04))
+    for (name, path), colour in zip(paths.items(), [BLUE, ORANGE]):
+        left.plot(path, "o-", color=colour, markersize=4, label=name)
+    left.axhline(1.4, color=GREY, linestyle="--", label="smallest loss")
+    left.set(xlabel="step", ylabel="weight", ylim=(-0.4, 4.4), title="One weight, cleared or not")
+    left.legend(loc="upper right")
+
+    for (name, curve), colour in zip(curves.items(), [ORANGE, BLUE]):
+        right.plot(range(1, len(curve) + 1), curve, "o-", color=colour, markersize=4, label=name)
+    right.axhline(scores["majority"], color=GREY, linestyle="--", label="majority")
+    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.04), title="A whole run")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(loc="center right")
     save_figure(figure, cfg.out / "loop")
+
+
+def make_loader(cfg: Config, x: Tensor, y: Tensor, shuffle: bool = False) -> DataLoader:
+    """The data lies on the device from the start: it is small, and no batch has to be moved."""
+    device = cfg.torch_device()
+    dataset = TensorDataset(x.to(device), y.to(device))
+    order = torch.Generator().manual_seed(cfg.seed)
+    return DataLoader(dataset, cfg.batch_size, shuffle=shuffle, generator=order)
+
+
+def to_tensors(data: ImageSet, x, y) -> Batch:
+    """uint8 pictures (n, H, W) -> numbers from 0 to 1 (n, H·W), and their labels (n,)."""
+    return torch.from_numpy(x).flatten(1).float() / data.brightest, torch.from_numpy(y)
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -338,19 +337,13 @@ def flat(model: nn.Module) -> Tensor:
 
 def run(cfg: Config) -> dict:
     data = load_images(cfg)
-    steps = show_steps(cfg, data)
-    show_ragged_batch(cfg, data)
-    show_fit_is_loop(cfg, data)
-    show_one_batch(cfg, data)
-    show_modes(cfg)
-    history, scores = show_run(cfg, data)
-    draw(cfg, steps, history, scores)
-    return {
-        "accuracy": scores["two layers"],
-        "linear": scores["linear"],
-        "majority": scores["majority"],
-        **{name: [row[name] for row in history] for name in ("train_loss", "val_accuracy")},
-    }
+    paths = show_step(cfg, data)
+    show_epoch(cfg, data)
+    show_evaluate(cfg, data)
+    show_choice(cfg, data)
+    curves, scores = show_run(cfg, data)
+    draw_loop(cfg, paths, curves, scores)
+    return {**scores, "val_accuracy": curves}
 
 
 if __name__ == "__main__":

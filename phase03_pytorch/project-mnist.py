@@ -2,12 +2,11 @@
 手写数字识别：从数据一直做到一个可以动笔的网页
 
 You will be able to answer
-    1. Are the three parts of the data apart?         show_data      apart
-    2. What does the network see of the pictures?     show_batches   unaltered, jitter
-    3. How good is it, beside simpler methods?        show_results   overfits, input-matters,
-                                                                     accuracy
-    4. Does a drawing reach it as its training did?   show_drawings  saved, placement, from-png
-    5. What does it say to what is no digit?          show_refusals  strangers
+    1. Are the three parts of the data apart?     show_data      apart
+    2. What does the network see of a picture?    show_batches   unaltered, jitter
+    3. How good is it, beside simpler methods?    show_results   overfits, input-matters, accuracy
+    4. Does a drawing arrive like its training?   show_drawings  saved, placement, from-png
+    5. What does it say to what is no digit?      show_refusals  strangers
 Predict   shrunk: digits drawn off the middle of a sheet, and the whole sheet shrunk to 28x28.
           What share of them does the trained network still read? Guessing gives 0.1.
 Run       python phase03_pytorch/project-mnist.py             about a minute; --help shows the rest
@@ -99,7 +98,7 @@ def jitter(x: Tensor) -> Tensor:
     """Every picture of a batch moved and bent a little, each in its own way. (B, 1, H, W)
 
     Drawn evenly for each picture: a turn within ±10°, a scale within ±10 %, a slant within ±0.15,
-    a shift within ±2 pixels on each axis.
+    a shift within ±2 pixels of the old picture on each axis.
     """
     # practice: every picture a little different, every time
     draw = 2 * torch.rand(5, len(x), device=x.device) - 1  # five numbers from -1 to 1 a picture
@@ -296,7 +295,9 @@ def show_results(cfg: Config, sets: list[ImageSet]) -> tuple[DigitNet, dict]:
         seconds.append(took)
         curves[f"split {split + 1}"] = [max(1 - row["val_accuracy"], 1e-4) for row in history]
 
-    depends_on_input("input-matters", "the first reads {} of its test", answers[0], truth[0])
+    depends_on_input(
+        "input-matters", "the first model reads {} of its test set right", answers[0], truth[0]
+    )
     scores = [(said == y).double().mean().item() for said, y in zip(answers, truth)]
     beside = "  ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in simple.items())
     print(f"  on the same pictures: {beside}")
@@ -343,10 +344,10 @@ def on_paper(picture: Image.Image) -> np.ndarray:
 def like_mnist(grey: np.ndarray) -> np.ndarray:
     """Any drawing as the makers of MNIST would have stored it.
 
-    grey: (H, W) bytes, of any size, dark on light or light on dark; the median of its border is the
+    grey: (H, W) bytes, any size, dark on light or light on dark; the median of its border is the
     paper. Returns (28, 28) bytes: paper 0, darkest ink 255, what is fainter than a fifth of that 0.
-    The longer side of the ink is 20 pixels; its centre of mass is at row 14, column 14, as nearly as
-    whole pixels allow. Raises LessonError where nothing differs from the paper by 40 or more.
+    The longer side of the ink is 20 pixels; its centre of mass is at row 14, column 14, as nearly
+    as whole pixels allow. Raises LessonError where nothing differs from the paper by 40 or more.
     """
     # practice: what the network was trained on, from any drawing
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
@@ -499,7 +500,7 @@ def show_refusals(cfg: Config, reader: Reader) -> None:
     for picture in photographs:
         chances, _ = reader.read(picture)
         said = reader.classes[chances.argmax()]
-        print(f"  in a photograph the network sees a {said}, at {chances.max():.0%}")
+        print(f"  in a photograph the network sees the digit {said}, at {chances.max():.0%}")
     strangers = photographs + noise
     refused = [not reader.read(picture)[1] for picture in strangers]
     text = f"the share of {len(strangers)} photographs and noises that the reader refuses is {{}}"
@@ -543,10 +544,8 @@ def draw_hardest(cfg: Config, data: ImageSet, x: Tensor, y: Tensor, chances: Ten
 
     titles = []
     for i in hardest:
-        title = f"{data.classes[y[i]]}, right {right[i]:.0%}"
-        if said[i] != y[i]:
-            title = f"{data.classes[y[i]]}, not {data.classes[said[i]]} {chances[i].max():.0%}"
-        titles.append(title)
+        verdict = "right" if said[i] == y[i] else f"read as {data.classes[said[i]]}"
+        titles.append(f"{data.classes[y[i]]} {verdict}, {chances[i].max():.0%}")
     figure, axes = new_figure(rows, columns, size=(9.6, 1.8 * rows + 0.3))
     plot_images(axes, x[hardest, 0].numpy(), titles)
     wrong = (said != y).sum()

@@ -24,8 +24,9 @@ def rendering_faults(text: str) -> list[str]:
             found += html_faults(token)
         elif token.type == "fence" and not re.match(r" *(```|~~~)", lines[token.map[1] - 1]):
             found.append(f"line {token.map[0] + 1}: a fence that nothing closes")
-    for tag in re.finditer(r"</summary>(?!\n[ \t]*\n)|(?<!\n\n)</details>", text):
-        line = text.count("\n", 0, tag.start()) + 1
+    bare = re.sub(r"`[^`\n]*`", "x", without_fences(text))
+    for tag in re.finditer(r"</summary>(?!\n[ \t]*\n)|(?<!\n\n)</details>", bare):
+        line = bare.count("\n", 0, tag.start()) + 1
         found.append(f"line {line}: a blank line belongs after </summary> and before </details>")
     return found
 

@@ -17,13 +17,11 @@ HAN = r"\u4e00-\u9fff"
 def rejected() -> dict[str, str]:
     """{pattern: what to write instead} from the glossary's table."""
     table = GLOSSARY.read_text(encoding="utf-8").partition("<!-- glossary -->")[2]
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| ?(.*?) ?\|$", table, re.MULTILINE)[2:]
-    # A comma in brackets belongs to the pattern.
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*)\|$", table, re.MULTILINE)
     return {
         pattern.replace("\\|", "|"): instead
         for _, instead, never in rows
-        for pattern in re.split(r"，(?![^\[]*\])", never)
-        if pattern
+        for pattern in re.findall(r"`([^`]+)`", never)
     }
 
 
@@ -48,6 +46,8 @@ def prose(text: str) -> str:
     text = FORMULA.sub(lambda formula: "\n" if formula[1] else "x", text)
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"`[^`\n]*`", "x", text)
+    # Bold that ends in a full stop needs the space behind it, or it does not close.
+    text = re.sub(rf"(?<=[{WIDE}])\*+ ", "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return re.sub(r"<!--.*?-->|</?\w[^>]*>|\*+", "", text, flags=re.DOTALL)
 

@@ -334,7 +334,7 @@ def test_a_guess_that_is_not_a_number(predicting):
 
 
 @pytest.mark.parametrize(
-    "result", ["{'speed': 3, 'loss': [1, 2]}", "{'speedup': 'high'}", "{'speedup': [1.0]}"]
+    "result", ["{'speed': 3, 'loss': [1, 2]}", "{'speedup': 'high'}", "{'speedup': [1.0]}", "{}"]
 )
 def test_a_predict_key_that_the_result_lacks(predicting, result):
     code, words, _ = predicting(result, "20")

@@ -17,7 +17,7 @@ import pytest
 from common import record
 from common.config import LessonConfig
 from common.data import images, sources
-from common.data.images import SETS, _stratified, load_images, read_idx
+from common.data.images import SETS, _stratified, load_images, open_picture, read_idx
 from common.data.sources import Part, Source, fetch
 from common.errors import LessonError
 
@@ -195,6 +195,8 @@ def small(tmp_path, monkeypatch):
             for key, (_, *rest) in shape.items()
         }
         monkeypatch.setitem(images.SETS, name, (source, shape, classes))
+        monkeypatch.setattr(images, "ORIGINALS", {})
+        monkeypatch.setattr(images, "UNPUBLISHED", ())
         return source
 
     return publish
@@ -280,7 +282,8 @@ def test_a_file_that_is_no_npz(cached, content):
         ({"y_train": GREY["y_train"] % 9}, "y_train does not hold the classes 0 to 9"),
         ({"y_train": GREY["y_train"] + 1}, "y_train does not hold the classes 0 to 9"),
         ({"x_train": GREY["x_train"] / 255}, "x_train holds float64, not bytes 0 to 255"),
-        ({"y_test": GREY["y_test"].astype(object)}, "allow_pickle=False"),
+        ({"y_test": GREY["y_test"].astype(object)}, "y_test holds object, not whole numbers"),
+        ({"y_test": GREY["y_test"] / 1}, "y_test holds float64, not whole numbers"),
         ({"y_test": None}, "y_test"),
     ],
 )
@@ -295,19 +298,48 @@ def test_a_hostile_pickle_in_an_npz_does_not_run(cached, tmp_path):
             return os.mkdir, (str(tmp_path / "victim"),)
 
     np.savez(cached, **GREY | {"y_test": np.array([Hostile()] * N_TEST)})
-    refused("allow_pickle=False")
+    refused("y_test holds object")
     assert not (tmp_path / "victim").exists()
 
 
-def test_an_array_that_claims_to_be_enormous(cached):
+@pytest.mark.parametrize("shape", [(10**17,), (60_000, 28, 28, 100)])
+def test_an_array_that_claims_to_be_enormous(cached, shape):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (10**17,)}
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
     with zipfile.ZipFile(cached, "w") as archive:
         for key in GREY:
             archive.writestr(f"{key}.npy", header.getvalue())
+    refused("x_train has shape", "--again")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_small_file_that_inflates_to_a_gigabyte(cached, version, monkeypatch):
+    """Neither the data behind an honest header nor a header of its own size is ever inflated."""
+    header = io.BytesIO()
+    if version == 1:
+        description = {"descr": "|u1", "fortran_order": False, "shape": (10**9,)}
+        np.lib.format.write_array_header_1_0(header, description)
+    else:
+        header.write(b"\x93NUMPY\x02\x00" + (10**9).to_bytes(4, "little"))
+    with zipfile.ZipFile(cached, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in GREY:
+            with archive.open(f"{key}.npy", "w") as member:
+                member.write(header.getvalue())
+                for _ in range(20):  # 20 MB stand for the gigabyte
+                    member.write(bytes(1_000_000))
+    inflated = []
+    read = zipfile.ZipExtFile.read
+
+    def counting(self, n=-1):
+        block = read(self, n)
+        inflated.append(len(block))
+        return block
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counting)
     refused("is damaged", "--again")
+    assert sum(inflated) < 10_000
 
 
 def test_truncated_and_altered_files(cached):
@@ -340,6 +372,137 @@ def test_a_damaged_file_of_the_learners_own(cached, tmp_path, monkeypatch):
         "is not the mnist that this course expects",
         "Replace that file, or leave --data-dir and COURSE_DATA out",
     )
+
+
+# ---- right shape, wrong content
+
+
+def test_the_digests_are_those_of_the_files(cached, monkeypatch):
+    """md5 of the unpacked IDX file: what a converted array is compared with."""
+    digests = {
+        key: hashlib.md5(gzip.decompress(idx(array))).hexdigest() for key, array in GREY.items()
+    }
+    monkeypatch.setattr(images, "ORIGINALS", {"mnist": digests})
+    assert len(load_images(LessonConfig(), "mnist").x_train) == 420
+    changed = GREY["x_test"].copy()
+    changed[7, 3, 3] ^= 1
+    for change in (
+        {"x_test": changed},
+        {"x_train": rng.integers(0, 256, GREY["x_train"].shape, np.uint8)},
+        {"y_train": GREY["y_train"][::-1]},
+    ):
+        np.savez(cached, **GREY | change)
+        record.start(tiny=False)
+        refused(f"the values of {next(iter(change))} are not those that were published")
+
+
+def test_noise_and_a_repeated_part_are_noticed_without_a_digest(cached, monkeypatch):
+    monkeypatch.setattr(images, "UNPUBLISHED", ("mnist",))
+    refused("neighbouring pixels differ as in noise")
+    # smooth pictures: a noise of 7 by 7, enlarged
+    smooth = np.kron(rng.integers(0, 256, (N_TRAIN + N_TEST, 7, 7)), np.ones((1, 4, 4)))
+    smooth = smooth.astype(np.uint8)
+    np.savez(cached, **GREY | {"x_train": smooth[:N_TRAIN], "x_test": smooth[:N_TEST]})
+    refused("the test pictures are training pictures")
+    np.savez(cached, **GREY | {"x_train": smooth[:N_TRAIN], "x_test": smooth[N_TRAIN:]})
+    assert len(load_images(LessonConfig(), "mnist").x_train) == 420
+
+
+def test_every_set_is_known_by_digest_or_named_as_unknown():
+    assert images.ORIGINALS.keys() | set(images.UNPUBLISHED) == SETS.keys()
+    for name, digests in images.ORIGINALS.items():
+        assert digests.keys() == SETS[name][1].keys() and name not in images.UNPUBLISHED
+
+
+def test_a_picture_that_stands_twice_is_trained_on_once_at_most(cached, capsys):
+    x = GREY["x_train"].copy()
+    x[3] = x[4]
+    x[5] = GREY["x_test"][0]
+    np.savez(cached, **GREY | {"x_train": x})
+    data = load_images(LessonConfig(), "mnist")
+    assert "left out of training: 2 pictures" in capsys.readouterr().out
+    assert len(data.x_train) + len(data.x_val) == N_TRAIN - 2
+    parts = [{row.tobytes() for row in part} for part in data.fingerprints()]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == N_TRAIN - 2 + N_TEST
+
+
+def test_fingerprints_tell_pictures_apart_and_read_no_test_set():
+    data = load_images(LessonConfig(tiny=True), "digits")
+    train, val, test = data.fingerprints()
+    assert record.current().test_reads == 0
+    assert [part.shape for part in (train, val, test)] == [(300, 16), (100, 16), (100, 16)]
+    whole = np.concatenate([data.x_train, data.x_val, data.test()[0]]).reshape(500, -1)
+    assert len(np.unique(np.concatenate([train, val, test]), axis=0)) == len(
+        np.unique(whole, axis=0)
+    )
+    swapped = data.fingerprints()[0]
+    assert np.array_equal(swapped, train)
+
+
+# ---- pictures from elsewhere
+
+
+def png(width: int, height: int, mode: str = "L") -> io.BytesIO:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def test_a_picture_is_opened(tmp_path):
+    picture = open_picture(png(30, 20, "RGBA"), "it")
+    assert picture.size == (30, 20) and picture.mode == "RGBA"
+    path = tmp_path / "it.png"
+    path.write_bytes(png(5, 5).getvalue())
+    assert open_picture(path, "it").getpixel((4, 4)) == 0
+    assert open_picture(png(2000, 2000), "it").size == (2000, 2000)
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        (lambda: png(2001, 2000), "the file is too large. Make it 4,000,000 pixels or fewer"),
+        (lambda: png(9000, 9000), "the file is too large"),
+        (lambda: io.BytesIO(b""), "the file is not a readable PNG. Save the picture as PNG"),
+        (lambda: io.BytesIO(b"\x89PNG\r\n\x1a\n" + bytes(50)), "the file is not a readable PNG"),
+        (lambda: io.BytesIO(png(300, 300).getvalue()[:60]), "the file is not a readable PNG"),
+        (lambda: Path("/nowhere/it.png"), "the file is not there. Give the path of a PNG"),
+        (lambda: Path("/"), "the file is not a readable PNG"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_picture_that_is_refused(source, words):
+    with pytest.raises(LessonError) as caught:
+        open_picture(source(), "the file")
+    assert str(caught.value).startswith(words) and "0x" not in str(caught.value)
+
+
+def test_altered_pictures_are_read_or_refused():
+    whole = bytearray(png(40, 40, "RGB").getvalue())
+    generator = random.Random(0)
+    for _ in range(1500):
+        altered = whole.copy()
+        for _ in range(generator.randrange(1, 4)):
+            altered[generator.randrange(len(altered))] ^= generator.randrange(1, 256)
+        try:
+            assert open_picture(io.BytesIO(bytes(altered)), "it").width > 0
+        except LessonError:
+            pass
+
+
+def test_a_large_picture_is_refused_before_a_pixel_is_decoded(monkeypatch):
+    """25 kB of PNG can be 4,096 by 4,096 pixels: 67 MB once decoded."""
+    from PIL import ImageFile
+
+    content = png(4096, 4096, "RGBA")
+    assert len(content.getvalue()) < 100_000
+    decoded = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size))
+    with pytest.raises(LessonError, match="too large"):
+        open_picture(content, "it")
+    assert decoded == []
 
 
 def test_real_sets_where_COURSE_DATA_holds_them(monkeypatch):

@@ -1,4 +1,4 @@
-"""Real data: looked up, downloaded, checked. Nothing but a whole file ever takes the place of what was there."""
+"""Real data: looked up, downloaded, checked. Only a whole file takes the place of an old one."""
 
 import contextlib
 import errno
@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from common.data import images, sources
-from common.data.sources import Part, Source, cache_dir, damaged, fetch, find
+from common.data.sources import (
+    Part,
+    Source,
+    cache_dir,
+    damaged,
+    fetch,
+    find,
+    local_path,
+)
 from common.errors import LessonError
 
 CONTENT = {"a.bin": os.urandom(150_000), "b.bin": b"the second part"}
@@ -119,7 +127,9 @@ def source(*urls: str, files=("a.bin",), kind: str = "sha256", convert=join) -> 
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All but locks, which stay."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found if ".lock-" not in path.name)
 
 
 def cached(tmp_path: Path, content: bytes) -> Path:
@@ -279,13 +289,13 @@ def test_a_full_disk_or_ctrl_c_leaves_no_half_file(
 
     old = cached(tmp_path, b"old")
     if when == "downloading":
-        monkeypatch.setattr(sources, "open", lambda path, mode: Failing(path, mode), raising=False)
+        monkeypatch.setattr(sources, "open", Failing, raising=False)
     with pytest.raises(raised, match=words):
         fetch(source(f"{server}/good", convert=convert))
-    kept = (
-        ["cache/parts/birds/a.bin"] if when == "converting" else []
-    )  # whole, so the next attempt takes it
-    assert old.read_bytes() == b"old" and files_in(tmp_path) == kept + ["cache/sets/birds.bin"]
+    # whole, so the next attempt takes it
+    kept = ["cache/parts/birds/a.bin"] if when == "converting" else []
+    assert old.read_bytes() == b"old"
+    assert files_in(tmp_path) == [*kept, "cache/sets/birds.bin"]
     assert len(Mirror.asked) == 1  # no other mirror helps against a full disk
 
 
@@ -319,7 +329,8 @@ def test_data_dir_then_course_data_then_cache_then_download(server, tmp_path, mo
 
 def test_a_data_dir_that_is_no_folder(tmp_path):
     with pytest.raises(
-        LessonError, match="nowhere is not a folder. Give one that holds sets/birds.bin"
+        LessonError,
+        match=r"--data-dir “.*nowhere” is not a folder .*Give the one that holds the data",
     ):
         find(source(), tmp_path / "nowhere")
 
@@ -344,7 +355,8 @@ def hostile_archive(kind: str, victim: Path) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for number in range(1, 7):
-            name = f"cifar-10-batches-bin/{'test_batch' if number == 6 else f'data_batch_{number}'}.bin"
+            batch = "test_batch" if number == 6 else f"data_batch_{number}"
+            name = f"cifar-10-batches-bin/{batch}.bin"
             names = {"climbing": f"../../../../../../{victim}", "absolute": str(victim)}
             member = tarfile.TarInfo(names.get(kind, name))
             if kind == "link":
@@ -377,8 +389,8 @@ def test_an_archive_cannot_write_outside_nor_read_what_it_links_to(
 
 
 def test_what_the_sources_promise():
-    """Digests and sizes of what is published; addresses over TLS unless the hash alone protects the content."""
-    for wanted in [source for source, _, _ in images.SETS.values()]:
+    """Digests and sizes of what is published, from two places at least."""
+    for wanted in [source for source, *_ in images.SETS.values()]:
         assert len({part.file for part in wanted.parts}) == len(wanted.parts)
         for part in wanted.parts:
             assert (
@@ -393,3 +405,48 @@ def test_the_cache_is_the_users_cache(monkeypatch, tmp_path):
 
     monkeypatch.undo()
     assert cache_dir() == Path(platformdirs.user_cache_dir()) / "deep-learning-course" / "data"
+
+
+# ---- paths from settings
+
+
+@pytest.mark.parametrize("setting", ["--data-dir", "COURSE_DATA"])
+@pytest.mark.parametrize(
+    "text", ["~nosuchuser", "n" * 300, "file", "file/x", "loop", "/proc/x", "nowhere"]
+)
+def test_an_odd_setting_is_one_sentence_and_downloads_nothing(
+    server, tmp_path, monkeypatch, setting, text
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    data_dir = Path(text) if setting == "--data-dir" else None
+    if setting == "COURSE_DATA":
+        monkeypatch.setenv("COURSE_DATA", text)
+    for look in (find, local_path):
+        with pytest.raises(LessonError, match=rf"^{setting} “.*is not a folder") as caught:
+            look(source(f"{server}/good"), data_dir)
+        assert "\n" not in str(caught.value)
+    assert not Mirror.asked and files_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["cache", "data"])
+def test_a_user_without_a_home(monkeypatch, kind):
+    """What platformdirs says where the system knows none: the sign for it, as it stands."""
+    import platformdirs
+
+    monkeypatch.setattr(platformdirs, f"user_{kind}_dir", lambda *_, **__: f"~/.{kind}/course")
+    with pytest.raises(LessonError, match=f"no home folder.*XDG_{kind.upper()}_HOME"):
+        sources.own_folder(kind)
+
+
+def test_two_downloads_at_once_are_one(server, tmp_path):
+    wanted = source(f"{server}/slow")
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(find(wanted))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.read_bytes() for path in found] == [CONTENT["a.bin"]] * 4
+    assert Mirror.asked == ["/slow/a.bin"]

@@ -1,12 +1,11 @@
-"""The long texts in docs/: both languages say the same, every link leads somewhere, and every worked number is right.
+"""The long texts in docs/: both languages say the same, links lead somewhere, numbers are right.
 
-In the texts `<!-- let A = … -->` defines a name and `<!-- = … -->` computes the number, or the numbers, printed last in
-front of it. A printed number may differ by half a unit of its last digit.
+In the texts `<!-- let A = … -->` defines a name and `<!-- = … -->` computes the number, or the
+numbers, printed last in front of it. A printed number may differ by half a unit of its last digit.
 """
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ TERM = re.compile(
     re.MULTILINE,
 )
 
-# every topic, and the lessons that its section links; the English name stands in the Chinese heading too, or is here
+# every topic, and the lessons that its section links; a Chinese heading ends with the English name
 SECTIONS = {
     "LINEAR_ALGEBRA_DL": {
         "Vectors": "1.1 3.1",
@@ -40,6 +39,7 @@ SECTIONS = {
         "Span, independence and rank": "1.3 2.1",
         "Matrices as maps": "1.2 2.1",
         "Determinant": "2.1",
+        "Trace": "1.2 2.2",
         "Projection and least squares": "1.3 2.1 2.5",
         "LU": "1.3",
         "QR": "1.3",
@@ -51,6 +51,8 @@ SECTIONS = {
         "Eckart–Young": "2.2",
         "Principal component": "1.5 1.8 2.2",
         "Gradient and Jacobian|gradient and Jacobian": "2.3",
+        "Hessian and Taylor": "2.3 2.5",
+        "Lagrange and KKT": "2.7 3.6 3.9",
         "The chain rule and backpropagation": "2.4 3.3 3.5",
         "Layout conventions": "3.2 3.4 3.6 3.9",
         "Broadcasting, einsum and Kronecker": "1.2 3.2",
@@ -92,6 +94,10 @@ INSIDE = {  # topics without a heading of their own
     "LINEAR_ALGEBRA_DL": (
         "Cauchy|柯西",
         "null space|零空间",
+        "operator norm|算子范数",
+        "complex eigenvalues|复特征值",
+        "defective|亏损",
+        "convex|凸",
         "Cholesky",
         "vector–Jacobian|向量–雅可比",
         "LoRA",
@@ -104,7 +110,7 @@ INSIDE = {  # topics without a heading of their own
         "Bernoulli",
         "binomial",
         "multinomial",
-        "sum rule|加法公式",
+        "sum rule|求和法则",
         "total expectation|全期望公式",
         "total variance|全方差公式",
         "responsibilit|响应度",
@@ -139,19 +145,20 @@ def read(name: str, ending: str) -> str:
 
 
 def formulas(text: str) -> list[str]:
-    """Sorted, for the two languages may need another order; words inside \\text{} may be translated."""
+    """Sorted, for the languages may need another order; words in \\text{} may be translated."""
     found = ["".join(pair).strip() for pair in FORMULA.findall(text)]
     return sorted(re.sub(r"\\text\{[^}]*\}", r"\\text{}", formula) for formula in found)
 
 
 def planned() -> dict[str, str]:
-    """{"1.1": "phase01_data_science/01-numpy-basics"} of the phases that these texts belong to; projects are "1.0"."""
+    """{"1.1": "phase01_data_science/01-numpy-basics", …} of these phases; projects are "1.0"."""
     entries = [entry.lesson for phase in curriculum.load(ROOT).phases for entry in phase.entries]
-    return {
-        f"{int(lesson.phase[5:7])}.{0 if lesson.is_project else int(lesson.path.stem[:2])}": lesson.key
-        for lesson in entries
-        if lesson.phase.startswith(PHASES)
-    }
+    found = {}
+    for lesson in entries:
+        if lesson.phase.startswith(PHASES):
+            place = 0 if lesson.is_project else int(lesson.path.stem[:2])
+            found[f"{int(lesson.phase[5:7])}.{place}"] = lesson.key
+    return found
 
 
 def part(text: str, heading: str) -> str:
@@ -216,7 +223,7 @@ def is_close(shown: str, value: float) -> bool:
 
 
 def worked(name: str, ending: str) -> Iterator[tuple[str, list[str], list[float]]]:
-    """(expression, numbers printed in front of it, numbers computed) for every mark of a text, in its order."""
+    """(expression, numbers printed in front of it, numbers computed) for every mark, in order."""
     text, space = read(name, ending), names_for(name)
     for mark in COMMENT.finditer(text):
         if mark[1] == "let ":
@@ -303,7 +310,7 @@ def test_every_topic_is_there_with_its_lessons(name: str, ending: str) -> None:
 
 @each_text
 def test_formulas_survive_markdown(name: str, ending: str) -> None:
-    """Displays stand in a fence, the others between dollar and backtick: Markdown leaves both alone."""
+    """Displays stand in a fence, the others between dollar and backtick: GitHub keeps both."""
     text = read(name, ending)
     rest = FORMULA.sub(" ", text)
     assert "$" not in rest, f"a formula in another form: {re.findall('.{0,30}[$].{0,30}', rest)}"
@@ -332,7 +339,7 @@ def test_chinese_puts_no_space_beside_wide_punctuation(name: str) -> None:
 
 
 def terms(ending: str) -> list[tuple[str, str, str, str, str]]:
-    """(term, its English name where the term is Chinese, the sentence, the lesson's number, the lesson's key)."""
+    """(term, its English name if it is Chinese, sentence, the lesson's number, its key)."""
     return TERM.findall(read("CONCEPTS", ending))
 
 
@@ -369,7 +376,7 @@ def test_every_concept_has_its_lesson_and_every_lesson_a_concept(ending: str) ->
 
 
 def test_no_lesson_of_these_phases_is_forgotten() -> None:
-    """Every lesson stands in one of the long texts, or, if it is about tools rather than mathematics, in CONCEPTS."""
+    """Every lesson stands in one of the long texts or, if it is about tools, in CONCEPTS."""
     linked = {
         target
         for name in (*SECTIONS, "CONCEPTS")

@@ -1,5 +1,6 @@
 """Figures are written whole, without a screen, and show what they are given."""
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from common.figures import (
     plot_confusion,
     plot_curves,
     plot_images,
+    pyplot,
     save_figure,
 )
 from common.lessons import ROOT
@@ -51,7 +53,7 @@ def test_a_dot_in_a_name_is_no_ending(tmp_path):
 
 def test_importing_figures_does_not_import_pyplot():
     code = "import sys, common.figures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_confusion_counts_and_colours_only_errors():
 
 
 def test_neighbouring_colours_differ_for_any_kind_of_colour_vision():
-    """Machado's matrices for full protan-, deuter- and tritanopia, on linear light; distance in CIE Lab."""
+    """Machado's matrices for full protan-, deuter- and tritanopia; distance in CIE Lab."""
     matrices = [
         np.eye(3),
         [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
@@ -136,3 +138,86 @@ def test_neighbouring_colours_differ_for_any_kind_of_colour_vision():
             [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
         )
         assert np.linalg.norm(lab[1:] - lab[:-1], axis=1).min() > 20
+
+
+# ------------------------------------------------------------------------- other people's machines
+
+DRAW = """
+import sys
+from common.figures import new_figure, plot_images, pyplot, save_figure
+import numpy as np
+
+# a lesson that takes from matplotlib before it draws
+from matplotlib.patches import Rectangle
+figure, (curve, picture) = new_figure(1, 2)
+curve.plot([0, 1, 2], [1, 3, 2], label=r"$x_1$ and 100 %")
+curve.legend()
+picture.imshow(np.arange(12).reshape(3, 4))
+save_figure(figure, sys.argv[1])
+
+from matplotlib.figure import Figure
+bare = Figure()
+bare.add_subplot().imshow(np.arange(12).reshape(3, 4))
+bare.savefig(sys.argv[2])
+print(pyplot().get_backend(), pyplot().rcParams["date.epoch"])
+"""
+
+THEIRS = """
+text.usetex: True
+savefig.bbox: tight
+savefig.transparent: True
+image.origin: lower
+image.cmap: jet
+font.size: 30
+axes.prop_cycle: cycler(color=['k'])
+date.epoch: 2000-01-01
+figure.max_open_warning: 1
+lines.linestyle: --
+"""
+
+
+def draw(folder, **environment: str) -> tuple[bytes, bytes, str]:
+    """Two figures from a process of its own, with this environment and the folder as its own."""
+    folder.mkdir()
+    pictures = folder / "one.png", folder / "two.png"
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{DRAW}"
+    # started in the folder, for a matplotlibrc there is read as well
+    (folder / "matplotlibrc").write_text(environment.pop("rc", ""))
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *map(str, pictures)],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0 and not answer.stderr, answer.stderr
+    return *(picture.read_bytes() for picture in pictures), answer.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory) -> tuple[bytes, bytes, str]:
+    return draw(tmp_path_factory.mktemp("usual") / "here")
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["module://matplotlib_inline.backend_inline", "module://nowhere", "nonsense", "qtagg"],
+)
+def test_a_notebooks_backend_changes_nothing(tmp_path, usual, backend):
+    assert draw(tmp_path / "x", MPLBACKEND=backend) == usual
+
+
+def test_a_users_settings_change_nothing(tmp_path, usual):
+    assert usual[2] == "agg 1970-01-01T00:00:00"
+    assert draw(tmp_path / "x", rc=THEIRS) == usual
+
+
+def test_what_a_lesson_sets_afterwards_stays():
+    plt = pyplot()
+    before = plt.rcParams["font.family"]
+    plt.rcParams["font.family"] = ["monospace"]
+    new_figure()
+    assert pyplot() is plt and plt.rcParams["font.family"] == ["monospace"]
+    plt.rcParams["font.family"] = before
+    plt.close("all")

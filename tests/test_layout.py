@@ -26,7 +26,7 @@ AIMED_AT = 0.04
 QUESTIONS = 5
 REGIONS = {False: (2, 6), True: (3, 6)}  # practice regions of a lesson, of a project
 CODE = (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
-PICTURES = "# Pictures: skip on a first reading"
+PICTURES = re.compile(r"# Pictures( and helpers)?: skip on a first reading")
 BOUNDS = {"above", "at_least", "below", "at_most"}
 CONSTANT_CALLS = {"load_lesson", "compile", "Path", "frozenset", "tuple", "range", "log", "sqrt"}
 FOLDERS = re.compile(r"phase\d\d_[a-z0-9_]+|common|docs|tests|\.ci|\.github")
@@ -234,14 +234,15 @@ def picture_faults(lesson: Lesson) -> list[str]:
         n for n in tree(lesson.path).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
     ]
     drawing = [node for node in functions if node.name.startswith("draw_")]
-    if lines.count(PICTURES) != bool(drawing):
-        return [f"“{PICTURES}” stands {lines.count(PICTURES)} times, wanted {int(bool(drawing))}"]
+    places = [number for number, line in enumerate(lines, 1) if PICTURES.fullmatch(line)]
+    if len(places) != bool(drawing):
+        return [f"“# Pictures: …” stands {len(places)} times, wanted {int(bool(drawing))}"]
     if not drawing:
         return []
-    place = lines.index(PICTURES) + 1
-    found = [f"{n.name} stands above “{PICTURES}”" for n in drawing if n.lineno < place]
+    place = places[0]
+    found = [f"{n.name} stands above “# Pictures: …”" for n in drawing if n.lineno < place]
     return found + [
-        f"{n.name} stands below “{PICTURES}”"
+        f"{n.name} stands below “# Pictures: …”"
         for n in functions
         if n.lineno > place and (n.name.startswith("show_") or isinstance(n, ast.ClassDef))
     ]
@@ -391,7 +392,7 @@ def note_ratio(text: str) -> float:
         lines = range(token.start[0], token.end[0] + 1)
         is_docstring = token.type == tokenize.STRING and token.line.lstrip().startswith('"""')
         if token.type == tokenize.COMMENT:
-            if not re.match(r"# (practice:|end practice|Pictures:)", token.string):
+            if not re.match(r"# (practice:|end practice|Pictures\b)", token.string):
                 comments.update(lines)
         elif token.type in CODE and not is_docstring:
             code.update(lines)

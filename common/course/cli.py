@@ -1,4 +1,4 @@
-"""The `course` command. Each command lives in a module of its own, imported only when it is asked for."""
+"""The `course` command. Each command is a module of its own, imported only when asked for."""
 
 import importlib
 import os
@@ -6,40 +6,27 @@ import sys
 
 from common.config import Parser
 from common.errors import LessonError
+from common.files import readable
 
-# command -> (module, one line for --help); a module has configure(parser) and run(arguments) -> exit code
+# command -> (module in common.course, one line for --help);
+# a module has configure(parser, name) and run(arguments) -> exit code
 COMMANDS = {
-    "list": ("common.course.overview", "all lessons, with ticks and minutes"),
-    "help": ("common.course.overview", "what a lesson teaches and which flags it takes"),
-    "next": ("common.course.overview", "the next lesson that is not ticked"),
-    "run": ("common.course.running", "run a lesson; --mine uses your own practice copies"),
-    "runs": (
-        "common.course.running",
-        "your past runs of a lesson, with their curves in one picture",
-    ),
-    "practice": (
-        "common.course.practice",
-        "open a lesson with its heart cut out; --check grades it",
-    ),
-    "hint": ("common.course.practice", "one more hint for the practice copy"),
-    "solution": ("common.course.practice", "the taught code, once your copy has passed"),
-    "watch": ("common.course.practice", "check the practice copy at every save"),
-    "done": ("common.course.progress", "tick lessons in both READMEs"),
-    "status": (
-        "common.course.progress",
-        "what is ticked, and the milestones; --restore after a pull",
-    ),
-    "note": ("common.course.progress", "open your own note on a lesson"),
-    "data": ("common.course.fetching", "which data sets are here; download or check one"),
-    "doctor": ("common.course.doctor", "is this machine ready, and how to mend what is not"),
-    "sync": (
-        "common.course.sync",
-        "bring the generated parts of the READMEs and notes up to date (for authors)",
-    ),
-    "verify": (
-        "common.course.verify",
-        "run lessons in the normal mode and write docs/RESULTS (for authors)",
-    ),
+    "list": ("overview", "all lessons, with ticks and minutes"),
+    "help": ("overview", "what a lesson teaches and which flags it takes"),
+    "next": ("overview", "the next lesson that is not ticked"),
+    "run": ("running", "run a lesson; --mine uses your own practice copies"),
+    "runs": ("running", "your past runs of a lesson, with their curves in one picture"),
+    "practice": ("practice", "open a lesson with its heart cut out; --check grades it"),
+    "hint": ("practice", "one more hint for the practice copy"),
+    "solution": ("practice", "the taught code, once your copy has passed"),
+    "watch": ("practice", "check the practice copy at every save"),
+    "done": ("progress", "tick lessons in both READMEs"),
+    "status": ("progress", "what is ticked, and the milestones; --restore after a pull"),
+    "note": ("progress", "open your own note on a lesson"),
+    "data": ("fetching", "which data sets are here; download or check one"),
+    "doctor": ("doctor", "is this machine ready, and how to mend what is not"),
+    "sync": ("sync", "bring what is generated up to date (for authors)"),
+    "verify": ("verify", "run lessons in the normal mode and write docs/RESULTS (for authors)"),
 }
 
 
@@ -56,26 +43,32 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((word for word in argv if not word.startswith("-")), None)
-    command = None  # the module; set before parse_args lets a command through
+    # the command's module; set before parse_args lets a command through
+    command = None
     for name, (module, help_text) in COMMANDS.items():
-        sub = commands.add_parser(
-            name,
-            help=help_text,
-            description=help_text[0].upper() + help_text[1:] + ".",
-            allow_abbrev=False,
-        )
+        sentence = f"{help_text[0].upper()}{help_text[1:]}."
+        sub = commands.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
         if name == wanted:
-            command = importlib.import_module(module)
+            command = importlib.import_module(f"common.course.{module}")
             command.configure(sub, name)
-    arguments = parser.parse_args(argv)  # leaves here with a sentence when there is no such command
+
+    # leaves here with a sentence when there is no such command
+    arguments = parser.parse_args(argv)
     try:
         return command.run(arguments)
     except LessonError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # course list | head: the reader has seen enough
+        sentence = str(error)
+    # course list | head: the reader has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        reason = readable(error, error.filename or "a file")
+        if not isinstance(reason, LessonError):
+            raise
+        sentence = str(reason)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1

@@ -1,4 +1,4 @@
-"""`course list`, `course help`, `course next`: read from files, with nothing imported, so that they answer at once."""
+"""`course list`, `course help`, `course next`: read from files, so that they answer at once."""
 
 import argparse
 import ast
@@ -19,9 +19,8 @@ from common.lessons import ROOT
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "list":
-        parser.add_argument(
-            "phase", nargs="?", metavar="PHASE", help="only this phase: 5, 05 or phase05_cnn"
-        )
+        help_text = "only this phase: 5, 05 or phase05_cnn"
+        parser.add_argument("phase", nargs="?", metavar="PHASE", help=help_text)
     elif name == "help":
         parser.add_argument("lesson", metavar="LESSON", help="05/01, project-mnist, or a path")
 
@@ -30,16 +29,18 @@ def run(arguments: argparse.Namespace) -> int:
     root = lessons.ROOT
     if arguments.command == "list":
         return show_list(arguments.phase, root)
-    return show_help(arguments.lesson, root) if arguments.command == "help" else show_next(root)
+    if arguments.command == "help":
+        return show_help(arguments.lesson, root)
+    return show_next(root)
 
 
 def show_list(wanted: str | None = None, root: Path = ROOT) -> int:
-    """All lessons, or those of one phase: a table on a terminal, plain lines where the output is piped."""
+    """All lessons, or those of one phase: a table on a terminal, plain lines elsewhere."""
     curriculum = plan.load(root)
     phases = [_phase(wanted, curriculum)] if wanted else curriculum.phases
     ticked = ticked_in(read_both(root))
-    language = plan.language()
-    (_rich_list if sys.stdout.isatty() else _plain_list)(phases, ticked, language)
+    show = _rich_list if sys.stdout.isatty() else _plain_list
+    show(phases, ticked, plan.language())
     return 0
 
 
@@ -53,7 +54,8 @@ def show_help(name: str, root: Path = ROOT) -> int:
         )
     try:
         parse(config_of(entry.lesson.path), entry.lesson.doc, ["--help"], prog=entry.file)
-    except SystemExit as leaving:  # argparse leaves after printing
+    # argparse leaves after printing
+    except SystemExit as leaving:
         return int(leaving.code or 0)
     return 0
 
@@ -63,64 +65,58 @@ def show_next(root: Path = ROOT) -> int:
     ticked = ticked_in(read_both(root))
     entry = curriculum.next(ticked)
     if entry is None:
-        planned = next(
-            (e.number for e in curriculum.entries if e.is_core and e.file not in ticked), None
-        )
-        print(
-            "Every lesson that is written is ticked."
-            + (f" {planned} comes next, and is not yet written." if planned else "")
-        )
+        print("Every lesson that is written is ticked." + _planned(curriculum, ticked))
         return 0
-    print(
-        f"{entry.number} {entry.title(plan.language())} · about {entry.minutes} min\n"
-        f"  run       python {entry.lesson.key}.py"
-    )
+    print(f"{entry.number} {entry.title(plan.language())} · about {entry.minutes} min")
+    print(f"  run       python {entry.lesson.key}.py")
     if not entry.lesson.is_project:
         print(f"  practise  course practice {entry.number}")
     print(f"  tick      course done {entry.number}")
     return 0
 
 
+def _planned(curriculum: Curriculum, ticked: set[str]) -> str:
+    """A sentence on the next lesson that is to be written, if any."""
+    for entry in curriculum.entries:
+        if entry.is_core and entry.file not in ticked:
+            return f" {entry.number} comes next, and is not yet written."
+    return ""
+
+
 def config_of(path: Path) -> type:
-    """The lesson's Config, made anew from the text of its fields. Raises LessonError if the file is no Python."""
+    """The lesson's Config, made anew from the text of its fields. Raises LessonError."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as error:
         raise LessonError(
             f"{path} cannot be read as Python ({error}). Run it to see the place, and mend it."
         ) from None
-    constants = {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    config = next(
-        (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"),
-        None,
-    )
-    fields = [
-        (
-            node.target.id,
-            bool if ast.unparse(node.annotation) == "bool" else str,
-            _param(node.value, constants),
-        )
-        for node in (config.body if config else ())
-        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)
-    ]
+    constants = {}
+    body = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            constants[node.targets[0].id] = node.value
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            body = node.body
+
+    fields = []
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
+            kind = bool if ast.unparse(node.annotation) == "bool" else str
+            fields.append((node.target.id, kind, _param(node.value, constants)))
     return dataclasses.make_dataclass("Config", fields, bases=(LessonConfig,))
 
 
 def _param(call: ast.Call, constants: dict[str, ast.expr]) -> Any:
     arguments = {word.arg: _value(word.value, constants) for word in call.keywords}
+    # computed by the lesson: shown as it is written there
     if isinstance(arguments.get("choices"), str):
-        arguments["choices"] = (
-            arguments["choices"],
-        )  # computed by the lesson: shown as it is written there
+        arguments["choices"] = (arguments["choices"],)
     return param(*(_value(node, constants) for node in call.args), **arguments)
 
 
 def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
-    """What the expression says, or, where that would need the lesson's imports, the expression itself."""
+    """What the expression says; where that would need imports, the expression itself."""
     if isinstance(node, ast.Name):
         node = constants.get(node.id, node)
     try:
@@ -144,21 +140,21 @@ def _heading(phase: Phase, ticked: set[str], language: str) -> str:
 
 
 def _about(entry: Entry, language: str) -> str:
-    return (
-        entry.title(language)
-        + (" · elective" if not entry.is_core else "")
-        + (" · not yet written" if not entry.is_written else "")
-    )
+    parts = [entry.title(language)]
+    if not entry.is_core:
+        parts.append("elective")
+    if not entry.is_written:
+        parts.append("not yet written")
+    return " · ".join(parts)
 
 
 def _plain_list(phases: list[Phase], ticked: set[str], language: str) -> None:
     for phase in phases:
         print(_heading(phase, ticked, language))
         for entry in phase.entries:
-            print(
-                f"  [{'x' if entry.file in ticked else ' '}] {entry.number:<27} {entry.minutes:>3} min  "
-                f"{_about(entry, language)}"
-            )
+            mark = "x" if entry.file in ticked else " "
+            minutes = f"{entry.minutes:>3} min"
+            print(f"  [{mark}] {entry.number:<27} {minutes}  {_about(entry, language)}")
 
 
 def _rich_list(phases: list[Phase], ticked: set[str], language: str) -> None:
@@ -174,12 +170,8 @@ def _rich_list(phases: list[Phase], ticked: set[str], language: str) -> None:
         table.add_row("", "", "", Text(_heading(phase, ticked, language), style="bold"))
         for entry in phase.entries:
             mark = Text("✓" if entry.file in ticked else "", style="green")
-            table.add_row(
-                mark,
-                entry.number,
-                f"{entry.minutes} min",
-                Text(_about(entry, language)),
-                style=None if entry.is_written else "dim",
-            )
+            about = Text(_about(entry, language))
+            style = None if entry.is_written else "dim"
+            table.add_row(mark, entry.number, f"{entry.minutes} min", about, style=style)
         table.add_section()
     Console().print(table)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import LessonError
+from common.record import current
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -96,6 +97,7 @@ def read_any_csv(
     frame = pd.DataFrame(series, dtype=object)
     if frame.notna().sum().sum() == 0:
         raise LessonError(f"{shown} has names but no rows. Add the rows, or export the file again.")
+    current().use_data(Path(shown).name, shown)
     return frame, notes
 
 
@@ -164,7 +166,7 @@ def _parse(text: str, separator: str) -> Iterator[list[str]]:
         # aligned with blanks: several are one, and those at the ends of a line separate nothing
         lines = (re.sub(r"\s+", separator, line.strip()) for line in lines)
     for row in csv.reader(lines, delimiter=separator, skipinitialspace=not separator.isspace()):
-        yield [cell.strip() for cell in row]
+        yield list(map(str.strip, row))
 
 
 def _sample(text: str, separator: str) -> list[list[str]]:

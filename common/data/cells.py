@@ -53,9 +53,17 @@ def to_numbers(cells: "Series") -> "tuple[Series, str]":
             ), "it has leading zeros, so it is read as codes, not as amounts"
         if cells.str.match(r"\d{16,}$").any():
             return plain * float("nan"), "it has 16 digits or more, so it is read as codes"
-    if plain.notna().all():
+    if plain.notna().all() or not _has_digits(cells):
         return plain, ""
     return _with_signs(cells, plain)
+
+
+def _some(cells: "Series") -> "Series":
+    return cells.sample(min(len(cells), 300), random_state=0)
+
+
+def _has_digits(cells: "Series") -> bool:
+    return bool(_some(cells).str.contains(r"\d").any())
 
 
 def _with_signs(cells: "Series", plain: "Series") -> "tuple[Series, str]":
@@ -109,14 +117,16 @@ def to_dates(cells: "Series") -> "tuple[Series, str]":
     The form that fits most cells is taken, then one more for the rest, but never month/day and
     day/month in one column.
     """
-    some = cells.sample(min(len(cells), 300), random_state=0)
+    import pandas as pd
+
+    some = _some(cells)
     fits = {}
-    for form in DATES:
-        # a form that fits none of 300 cells is none of this column's
+    for form in DATES if _has_digits(cells) else ():
+        # a form that fits none of these is none of this column's
         if _days(some, form).notna().any():
             fits[form] = _days(cells, form)
     if not fits:
-        return cells.map(lambda cell: float("nan")).astype(float), ""
+        return pd.Series(float("nan"), cells.index), ""
 
     order = sorted(fits, key=lambda form: -fits[form].count())
     best = order[0]

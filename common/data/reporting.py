@@ -95,16 +95,16 @@ def _check_target(table: Table) -> None:
 
 
 class Stopwatch:
-    """Seconds that each part of a run took: `with watch.time("reading"): …`, then print(watch)."""
+    """CPU-seconds that each part of a run took: `with watch.time("reading"): …`, print(watch)."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.process_time()
         yield
-        self.seconds[part] = time.perf_counter() - start
+        self.seconds[part] = time.process_time() - start
 
     def __str__(self) -> str:
         longest = sorted(self.seconds.items(), key=lambda item: -item[1])
@@ -137,12 +137,12 @@ def plain_limit(x: np.ndarray, limit: float, kind: str) -> str:
     return np.format_float_positional(rounded, trim="-")
 
 
-def rule_in_words(model: Any, inputs: "DataFrame", table: Table) -> str:
-    """The question that a fitted pipeline (prepare, tree of depth one) asks of the inputs (n, k).
+def rule_in_words(prepare: Any, stump: Any, inputs: "DataFrame", table: Table) -> str:
+    """The question that a fitted tree of depth one asks of the inputs (n, k).
 
-    prepare is a ColumnTransformer of "numbers", an imputer with indicator, and "levels", one-hot.
+    prepare: the fitted ColumnTransformer of "numbers", an imputer with indicator, and "levels",
+    one-hot, whose output the tree was given.
     """
-    prepare, stump = model
     tree = stump.tree_
     if tree.node_count == 1:
         return "no single question helps"
@@ -217,6 +217,12 @@ def target_groups(table: Table) -> "Series":
     return commonest(values.fillna("missing"), CLASSES)
 
 
+def make_charts(table: Table) -> list[dict[str, Any]]:
+    """A chart of every column but the target, in the colours of the target."""
+    groups = target_groups(table)
+    return [chart(table, name, groups) for name in table.of(*USED) if name != table.target]
+
+
 def chart(table: Table, name: str, groups: "Series") -> dict[str, Any]:
     """How often each value occurs in each group of rows (n,): counts (bars, groups).
 
@@ -230,15 +236,33 @@ def chart(table: Table, name: str, groups: "Series") -> dict[str, Any]:
     found: dict[str, Any] = {"name": name, "kind": kind, "levels": levels}
     if kind == "category":
         x = commonest(x, LEVELS)
-        labels = list(x.value_counts().index)
-        counts = pd.crosstab(x, groups).reindex(index=labels, columns=levels, fill_value=0)
-        return found | {"labels": labels, "counts": counts.to_numpy().tolist()}
+        found["labels"] = list(x.value_counts().index)
+        # places 0, 1, … of the labels; a missing one has -1 and falls into no bar
+        values = pd.Categorical(x, found["labels"]).codes
+        edges = np.arange(len(found["labels"]) + 1) - 0.5
+    else:
+        values = x.to_numpy()
+        edges = np.linspace(x.min(), x.max(), min(20, x.nunique()) + 1)
+        write = plain if kind == "number" else plain_day
+        found["labels"] = [write(edges[0]), write(edges[-1])]
 
-    edges = np.linspace(x.min(), x.max(), min(20, x.nunique()) + 1)
-    counts = [np.histogram(x[groups == level].dropna(), edges)[0] for level in levels]
-    write = plain if kind == "number" else plain_day
-    labels = [write(edges[0]), write(edges[-1])]
-    return found | {"edges": edges, "labels": labels, "counts": np.stack(counts, axis=1).tolist()}
+    counts = [np.histogram(values[(groups == level).to_numpy()], edges)[0] for level in levels]
+    return found | {"edges": edges, "counts": np.stack(counts, axis=1).tolist()}
+
+
+def count_formulas(table: Table) -> int:
+    """Cells that a spreadsheet program may run: they begin with = + - or @, and are no number."""
+    import pandas as pd
+
+    count = 0
+    for column in table.columns.values():
+        cells = column.values
+        if column.kind in ("number", "date"):
+            cells = pd.Series(column.odd, dtype=str)
+        counts = cells.value_counts()
+        begins = counts[counts.index.str.match(r"[=@+-].")]
+        count += begins[pd.to_numeric(begins.index, errors="coerce").isna()].sum()
+    return int(count)
 
 
 def draw_charts(charts: list[dict], title: str, path: Path) -> Path:

@@ -8,27 +8,20 @@ hash is right, so a broken line, a full disk or Ctrl-C leaves nothing half done.
 import contextlib
 import hashlib
 import http.client
-import io
 import os
 import shutil
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.errors import LessonError
 from common.files import atomic_path, checked_folder, locked
 
-if TYPE_CHECKING:
-    import numpy as np
-
 TIMEOUT = 20  # seconds without a byte after which a mirror counts as dead
 LONGEST_DOWNLOAD = 3600  # seconds that a second download of the same set waits for the first
-HEADER_BYTES = 4096  # of an npy file: numpy writes 128
 COURSE = "deep-learning-course"
 
 
@@ -131,38 +124,6 @@ def _fetch(source: Source) -> Path:
     # with what a killed attempt has left there
     shutil.rmtree(folder, ignore_errors=True)
     return target
-
-
-def read_npz(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, "np.ndarray"]:
-    """Arrays of whole numbers from an npz, each with just this shape. Raises ValueError if not.
-
-    The headers are read first: 4 MB of zeros may stand for 4 GB, and only what is wanted is read.
-    """
-    import numpy as np
-
-    with zipfile.ZipFile(path) as archive:
-        for key, shape in shapes.items():
-            with archive.open(f"{key}.npy") as member:
-                found, dtype = _npy_header(member.read(HEADER_BYTES))
-            if found != shape:
-                raise ValueError(f"{key} has shape {found}, not {shape}")
-            if dtype.kind not in "iu":
-                raise ValueError(f"{key} holds {dtype}, not whole numbers")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in shapes}
-
-
-def _npy_header(start: bytes) -> tuple[tuple[int, ...], "np.dtype"]:
-    """Shape and type of an npy file, from its first bytes."""
-    import numpy as np
-
-    stream = io.BytesIO(start)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    return shape, dtype
 
 
 def damaged(source: Source, path: Path, why: str) -> LessonError:
