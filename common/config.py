@@ -23,12 +23,13 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
 from common import record
 from common.errors import ClaimFailed, LessonError
 from common.files import checked_folder, locked, readable, write_bytes, write_json
 from common.lessons import Lesson, lesson_of, shown
+from common.threads import use_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +78,8 @@ class LessonConfig:
     out: Path | None = param(None, "for results, by default outputs/<phase>/<lesson>")  # noqa: RUF009
     resume: bool = param(False, "go on from the last checkpoint in --out")
     debug: bool = param(False, "show the whole trace of an error")
+    # no flag: a lesson on small arrays says `threads = 1`, None leaves it to the libraries
+    threads: ClassVar[int | None] = None
 
     def rng(self) -> "np.random.Generator":
         """A NumPy generator of its own for this seed."""
@@ -262,15 +265,16 @@ def _figure(value: float) -> str:
 
 def _seed(cfg: LessonConfig) -> None:
     random.seed(cfg.seed)
+    # a tiny run is small in any lesson
+    threads = 1 if cfg.tiny else cfg.threads
+    if threads:
+        use_threads(threads)
     # a NumPy lesson never pays for importing torch
     if "torch" not in sys.modules:
         return
     from common.device import seed_everything
 
     seed_everything(cfg.seed)
-    # on little data two threads only wait for each other
-    if cfg.tiny:
-        sys.modules["torch"].set_num_threads(1)
 
 
 def _mode(cfg: LessonConfig) -> str:

@@ -2,7 +2,7 @@
 NumPy 运算：用广播代替循环
 
 You will be able to answer
-    1. When do two shapes fit, and what is copied?     show_broadcasting  rule, stretch
+    1. When do two shapes fit, and what is copied?     show_broadcasting  by-hand, rule, stretch
     2. Which axis does a sum remove, and why keep it?  show_axes          silent
     3. How do letters say any sum of products?         show_einsum        matmul, einsum
     4. Why does softmax subtract the largest score?    show_softmax       softmax, overflow, stable
@@ -66,15 +66,18 @@ def stretch(x: np.ndarray, shape: Shape) -> np.ndarray:
 
 def show_broadcasting(cfg: Config) -> None:
     print("\n[1] Shapes are compared from the right: equal lengths fit, and 1 fits every length")
-    for a, b in [((5, 1, 4), (3, 1)), ((3, 4), (4,)), ((3, 1), (4,)), ((3, 4), (3,))]:
-        print(f"  {a!s:>10} with {b!s:<7}->  {shape_or_error(broadcast_shape, a, b)}")
+    text = "(5, 1, 4) with (3, 1) gives (5, 3, 4)"
+    check_close("by-hand", text, shape_or_error(broadcast_shape, (5, 1, 4), (3, 1)), (5, 3, 4))
+    for a, b in [((3, 4), (4,)), ((3, 1), (4,)), ((3, 4), (3,)), ((0, 4), (1, 4))]:
+        print(f"  {a} with {b!s:<7}->  {shape_or_error(broadcast_shape, a, b)}")
 
+    # Up to four axes. Length 0 is a length like any other: 1 stretches to it, too.
     rng = cfg.rng()
     different = 0
     refused = 0
     for _ in range(200):
-        a = random_shape(rng)
-        b = random_shape(rng)
+        a = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
+        b = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
         ours = shape_or_error(broadcast_shape, a, b)
         numpys = shape_or_error(np.broadcast_shapes, a, b)
         refused += numpys == "ValueError"
@@ -94,11 +97,6 @@ def show_broadcasting(cfg: Config) -> None:
     four = np.arange(4.0)
     million = stretch(four, (1_000_000, 4))
     print(f"  {million.size:,} numbers, strides {million.strides}, in the same {four.nbytes} bytes")
-
-
-def random_shape(rng: np.random.Generator) -> Shape:
-    """Up to four axes. Length 0 is a length like any other: 1 stretches to it, too."""
-    return tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
 
 
 def shape_or_error(rule: Callable[[Shape, Shape], Shape], a: Shape, b: Shape) -> Shape | str:
@@ -133,7 +131,7 @@ def einsum(formula: str, *operands: np.ndarray) -> np.ndarray:
     summed = sorted(set(inputs) - set(output) - {","})
     letters = [*output, *summed]
 
-    product = np.ones(1)
+    product = 1.0
     for names, operand in zip(inputs.split(","), operands):
         present = [letter for letter in letters if letter in names]
         turned = operand.transpose([names.index(letter) for letter in present])
@@ -142,8 +140,7 @@ def einsum(formula: str, *operands: np.ndarray) -> np.ndarray:
         lacking = [place for place, letter in enumerate(letters) if letter not in names]
         product = product * np.expand_dims(turned, tuple(lacking))
 
-    last_axes = tuple(range(len(output), len(letters)))
-    return product.sum(axis=last_axes)
+    return product.sum(axis=tuple(range(len(output), len(letters))))
 
 
 def show_einsum(cfg: Config) -> None:
@@ -295,7 +292,7 @@ def draw_cells(
     """The numbers of a part, and pale ones where it is stretched to (3, 4)."""
     from matplotlib.patches import Rectangle
 
-    shown = np.broadcast_to(part, (3, 4)) if stretched else part
+    shown = stretch(part, (3, 4)) if stretched else part
     for (i, j), value in np.ndenumerate(shown):
         is_stored = i < part.shape[0] and j < part.shape[1]
         alpha = 1 if is_stored else 0.22

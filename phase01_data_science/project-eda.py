@@ -37,7 +37,7 @@ TARGETS = {"iris": "species", "titanic": "Survived"}
 WANTED = {"iris": 0.93, "titanic": 0.80}
 CODES = 5  # whole numbers with so few values are names of groups
 LEVELS = 20  # so many words are still a category
-ID_NAME = r"(?i)(^|[ _.-])(id|no|nr|index|key)$|[a-z]I[dD]$"
+ID_NAME = r"(^|[ _.-])(?i:id|no|nr|index|key)$|[a-z]I[dD]$"
 IN_COMMON = 10  # rows behind a correlation
 PAIRS = 60  # comparisons of groups
 ENOUGH = 50  # shuffles that reach an effect settle that it may be luck
@@ -68,8 +68,8 @@ def kind_of(name: str, known: pd.Series, numbers: pd.Series, days: pd.Series) ->
         empty     there is no cell
         constant  all cells are equal
         date      MOSTLY of the cells (nine in ten) or more are dates
-        id        ten or more whole numbers, all different, that either count up from 0 or 1
-                  without a hole (in any order), or stand under a name that ID_NAME finds
+        id        ten or more whole numbers in plain digits, all different, that count up from 0
+                  or 1 without a hole (in any order), or stand under a name that ID_NAME finds
         category  whole numbers, with at most CODES different values, and at most n/4
         number    MOSTLY or more are numbers, and not all of those are equal
         category  at most LEVELS different strings, and at most n/2
@@ -87,7 +87,7 @@ def kind_of(name: str, known: pd.Series, numbers: pd.Series, days: pd.Series) ->
 
     # a NaN is no whole number, so a single word among the numbers makes this False
     whole = is_whole(numbers)
-    if whole and n >= 10 and distinct == n:
+    if whole and n >= 10 and distinct == n and known.str.isdigit().all():
         counts_up = numbers.min() in (0, 1) and np.ptp(numbers) == n - 1
         if counts_up or re.search(ID_NAME, name):
             return "id"
@@ -167,15 +167,15 @@ def show_columns(cfg: Config, table: Table) -> None:
     right = 0
     for name, (kind, cells) in made.items():
         found = read_column(name, pd.Series(cells)).kind
-        right += found == kind
-        if found != kind:
+        if found == kind:
+            right += 1
+        else:
             print(f"  the made-up column “{name}” is read as {found}, and is {kind}")
     check("kinds", "{} of 11 made-up columns are read as the kind they are", right, at_least=11)
 
     missing = table.frame.isna().sum()
     for name, column in table.columns.items():
-        gaps = f", {missing[name]} missing" if missing[name] else ""
-        print(f"  {name[:30]:<30} {column.kind}{gaps}")
+        print(f"  {name[:30]:<30} {column.kind:<10} {missing[name]} missing")
     read = table.values.notna().sum().sum()
     odd = sum(len(column.odd) for column in table.columns.values())
     cells = table.frame.size
@@ -263,10 +263,9 @@ def permutation_p(
 ) -> float:
     """How often shuffled groups reach the statistic that was seen: shuffled, they have no effect.
 
-    statistic(groups, x) is a float; groups and x are (n,). With b of B shuffles at or above the
-    observed value (a difference under 1e-12 is rounding), p = (b + 1) / (B + 1): the order that we
-    met is one of the possible ones. As soon as b is ENOUGH, luck is plain, and p is b divided by
-    the number of shuffles so far (Besag and Clifford 1991).
+    statistic(groups, x) is a float. With b of B shuffles at or above the observed value (1e-12
+    below it is rounding), p = (b + 1) / (B + 1): the order that we met is a possible one too. As
+    soon as b is ENOUGH, p is b divided by the shuffles so far (Besag and Clifford 1991).
     """
     # practice: could it be luck?
     observed = statistic(groups, x)
@@ -462,7 +461,7 @@ def check_folds(cfg: Config) -> None:
 
     rng = cfg.rng()
     x = rng.normal(size=(60, 2))
-    y = x.sum(axis=1) + rng.normal(size=60)
+    y = x.sum(axis=1)
     inputs = pd.DataFrame(x, columns=["a", "b"]).mask(rng.random(x.shape) < 0.3)
     folds = list(KFold(5).split(inputs))
     prepare = make_preparation(inputs)
@@ -560,8 +559,7 @@ def render(table: Table, **parts) -> str:
 def show_report(cfg: Config, table: Table, parts: dict) -> None:
     print("\n[5] The report: one file that asks for nothing from outside; a cell stays a cell")
     charts = reporting.make_charts(table)
-    # a stranger's table is drawn in the page alone, whose fonts know more scripts
-    if not cfg.csv:
+    if not cfg.csv:  # a browser's fonts know more scripts than Matplotlib's
         reporting.draw_charts(charts, table.target, cfg.out / "columns")
     page = render(table, charts=charts, **parts)
 

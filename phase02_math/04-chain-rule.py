@@ -233,7 +233,7 @@ def show_moons(cfg: Config) -> tuple[dict[str, Network], dict[str, float]]:
     x_train, y_train = moons(cfg.samples, rng)
     x_test, y_test = moons(400, rng)
     small = Network(cfg.hidden_dim, rng)
-    loss = train(small, x_train[:10], y_train[:10], steps=80, lr=cfg.lr)
+    loss = train(small, x_train[:10], y_train[:10], steps=150, lr=cfg.lr)
     check("overfits", "ten points are learned by heart: the loss falls to {}", loss, below=0.05)
 
     networks = {

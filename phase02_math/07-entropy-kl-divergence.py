@@ -1,25 +1,27 @@
 """2.7 Entropy and KL divergence: how many bits a message needs, and what a wrong belief costs
-熵与 KL 散度：一条消息要用多少比特，信错了又要多付多少
+熵与 KL 散度：一条消息需要多少比特，模型与事实不符又要多用多少
 
 You will be able to answer
-    1. How surprising is a source on average?                         show_entropy         most, chain
-    2. How short can a message be made?                               show_code            bounds, blocks, prefix
-    3. What does it cost to believe q where p is true?                show_kl              positive, price
-    4. Why is the loss of every classifier called cross-entropy?      show_cross_entropy   loss, nll
-    5. How far apart are two bell curves?                             show_gaussian        gaussian
-    6. How much does one thing tell about another?                    show_information     three-ways
-    7. Which single bell stands for two humps?                        show_fits            forward, reverse
+    1. How short can a message be made?             show_code           by-hand, bounds, decoded
+    2. What does believing q cost, if p is true?    show_kl             positive, price
+    3. Why is a classifier's loss a cross-entropy?  show_cross_entropy  loss, nll, logistic
+    4. How much does one thing tell about another?  show_information    information
+    5. Which single Gaussian stands for two humps?  show_fits           gaussian, forward, reverse
+Predict   forward_sd: humps at -2.5 and 2.5, sd 0.5 and 0.7; which sd has one Gaussian for both?
 Run       python phase02_math/07-entropy-kl-divergence.py                  about 5 s
 Needs     phase02_math/03-derivatives-gradients, phase02_math/05-optimization-basics,
           phase02_math/06-probability-basics
-Reference F.cross_entropy, F.nll_loss
-Notation  H entropy  KL(p‖q) Kullback–Leibler divergence  bits with log₂, nats with ln  k symbols
+Reference F.cross_entropy
+Notation  H entropy  KL(p‖q) Kullback-Leibler divergence  bits with log₂, nats with ln
 """
 
 import heapq
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
@@ -29,315 +31,288 @@ from common.lessons import load_lesson
 gradient = load_lesson("phase02_math/03-derivatives-gradients").gradient
 descend = load_lesson("phase02_math/05-optimization-basics").descend
 probability = load_lesson("phase02_math/06-probability-basics")
+
 LETTERS = "etaoinshrdlucmwf"
 
 
 @dataclass
 class Config(LessonConfig):
     letters: int = param(20_000, "length of the generated text", tiny=5_000, low=2_000)
-    samples: int = param(200_000, "samples for a Monte Carlo estimate", tiny=20_000, low=5_000)
+    samples: int = param(200_000, "samples of a Monte Carlo estimate", tiny=20_000, low=5_000)
 
 
 def entropy(p: np.ndarray) -> float:
-    """Mean surprise in bits of probabilities of any shape that sum to 1. What never happens adds nothing."""
-    # practice: the mean surprise
-    # hint: an event of probability ½ is worth one bit, ¼ two bits: the surprise is -log₂ p
-    # hint: p log p goes to 0 with p, but log 0 is no number: kept = p[p > 0]
+    """Mean surprise -log₂ p in bits. p: probabilities of any shape that sum to 1."""
+    # What never happens adds nothing: p log p goes to 0 with p.
     kept = p[p > 0]
-    surprise = -np.log2(kept)
-    bits = (kept * surprise).sum()
-    # end practice
-    return bits
-
-
-def kl(p: np.ndarray, q: np.ndarray) -> float:
-    """Bits wasted when p is true and q is believed, of any shape; infinite where q rules out what p allows."""
-    # practice: the price of a wrong belief
-    # hint: the surprise that q expects, less the one that is due: log₂ (p / q), weighed with what really happens
-    # hint: seen = p > 0, and p[seen], q[seen] from there on
-    seen = p > 0
-    extra = np.log2(p[seen] / q[seen])
-    bits = (p[seen] * extra).sum()
-    # end practice
-    return bits
+    return -(kept * np.log2(kept)).sum()
 
 
 def huffman(p: np.ndarray) -> list[str]:
-    """The shortest code that needs no separator: a word of 0s and 1s for each probability."""
+    """A word of 0s and 1s for each probability, shortest on average; no word begins another."""
+    # practice: Join the two rarest
     words = [""] * len(p)
-    heap = [
-        (share, i, [i]) for i, share in enumerate(p)
-    ]  # share, a number to break ties, its symbols
+    heap = [(share, symbol, [symbol]) for symbol, share in enumerate(p)]
     heapq.heapify(heap)
     while len(heap) > 1:
-        # practice: join the two rarest
-        # hint: the two rarest groups share all of their words but the last choice between them: a 0 or a 1 in front
-        # hint: share_0, tie, rare = heapq.heappop(heap), then the second rarest; put both back as one group
-        share_0, tie, rare = heapq.heappop(heap)
+        share_0, number, rare = heapq.heappop(heap)
         share_1, _, next_rare = heapq.heappop(heap)
-        for bit, group in (("0", rare), ("1", next_rare)):
-            for symbol in group:
-                words[symbol] = bit + words[symbol]
-        heapq.heappush(heap, (share_0 + share_1, tie, rare + next_rare))
-        # end practice
+        for symbol in rare:
+            words[symbol] = "0" + words[symbol]
+        for symbol in next_rare:
+            words[symbol] = "1" + words[symbol]
+        heapq.heappush(heap, (share_0 + share_1, number, rare + next_rare))
     return words
+    # end practice
+
+
+def decode(bits: str, words: list[str]) -> list[int]:
+    """The symbols of a message. Only the first word that fits can be meant."""
+    symbol_of = {word: symbol for symbol, word in enumerate(words)}
+    message = []
+    word = ""
+    for bit in bits:
+        word += bit
+        if word in symbol_of:
+            message.append(symbol_of[word])
+            word = ""
+    return message
 
 
 def mean_length(p: np.ndarray, words: list[str]) -> float:
     return p @ [len(word) for word in words]
 
 
-def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """A classifier's loss in nats: mean surprise at the true class. scores: (n, k) any numbers, labels: (n,)"""
-    # practice: from scores to a loss
-    # hint: softmax turns scores into probabilities; its logarithm is score - log(sum of exp(scores))
-    # hint: subtract each row's largest score first, or exp overflows: scores - scores.max(axis=1, keepdims=True)
-    scores = scores - scores.max(axis=1, keepdims=True)
-    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    loss = -log_p[np.arange(len(labels)), labels].mean()
-    # end practice
-    return loss
-
-
-def gaussian_kl(m: float, s: float, mean: float, sd: float) -> float:
-    """KL in nats from a bell (m, s) to a bell (mean, sd), in closed form."""
-    # practice: from one bell to another
-    # hint: E[ln p - ln q] under p, where E[(x - m)²] = s² and E[(x - mean)²] = s² + (m - mean)²
-    # hint: the logarithms of the heights leave ln(sd / s); the exponents leave the other two terms
-    widths = np.log(sd / s)
-    miss = (s**2 + (m - mean) ** 2) / (2 * sd**2)
-    nats = widths + miss - 1 / 2
-    # end practice
-    return nats
-
-
-def mutual_information(joint: np.ndarray) -> float:
-    """Bits that two things tell about each other: how far their table (a, b) is from the product of its margins."""
-    return kl(joint, joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True))
-
-
-def write_text(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Letters as numbers (n,): each is, half of the time, the successor of the last, else drawn with p ∝ 1 / rank."""
-    ranks = 1 / np.arange(1, len(LETTERS) + 1)
-    text, follows = probability.discrete(rng.random(n), ranks / ranks.sum()), rng.random(n) < 0.5
-    for i in np.flatnonzero(follows[1:]) + 1:
-        text[i] = (text[i - 1] + 1) % len(LETTERS)
-    return text
-
-
-def hills(x: np.ndarray) -> np.ndarray:
-    return 0.6 * probability.normal_density(x, -2.5, 0.5) + 0.4 * probability.normal_density(
-        x, 2.5, 0.7
-    )
-
-
-def divergence(t: np.ndarray, x: np.ndarray, forward: bool) -> float:
-    """KL in bits between the hills and the bell with mean t[0] and standard deviation exp(t[1]), on the grid x."""
-    p, q = (
-        hills(x) + 1e-30,
-        probability.normal_density(x, t[0], np.exp(t[1])) + 1e-30,
-    )  # 0 to the computer
-    return (kl(p, q) if forward else kl(q, p)) * (x[1] - x[0])
-
-
-def show_entropy(cfg: Config, text: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
-    p = pairs.sum(axis=1)
-    after = sum(
-        share * entropy(row / share) for share, row in zip(p, pairs)
-    )  # knowing the letter before
+def show_code(cfg: Config, message: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
     print(
-        f"\n[1] {''.join(LETTERS[i] for i in text[:36])}…: {entropy(p):.3f} bits each, {after:.3f} knowing the last"
+        "\n[1] An event of probability p is worth -log₂ p bits; a good code spends just about them"
     )
-    check(
-        "most",
-        "16 equal chances are 4 bits; none of 1,000 other sources has more",
-        max(entropy(q) for q in cfg.rng().dirichlet(np.ones(16), 1000)),
-        below=entropy(np.full(16, 1 / 16)),
+    p = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])
+    found = [entropy(np.append(p, 0)), mean_length(p, huffman(p))]
+    text = "chances ½, ¼, ⅛, ⅛ and 0 have 1.75 bits, and Huffman's words need as many"
+    check_close("by-hand", text, found, [1.75, 1.75])
+
+    rng = cfg.rng()
+    letters = pairs.sum(axis=1)
+    sources = [letters, pairs.ravel()]
+    for size in rng.integers(2, 30, 200):
+        sources.append(rng.dirichlet(np.full(size, 0.5)))
+    waste = np.array([mean_length(q, huffman(q)) - entropy(q) for q in sources])
+    text = "H ≤ mean length < H + 1 for 202 sources: above H "
+    text += f"by {waste.min():.4f} to {waste.max():.4f}"
+    check("bounds", text, waste.min() > -1e-12 and waste.max() < 1)
+
+    words = huffman(letters)
+    bits = "".join(words[letter] for letter in message)
+    text = (
+        f"{len(bits):,} bits in a row, without separators, give back all {len(message):,} letters"
     )
-    check_close(
-        "chain",
-        "a pair = first letter + second, knowing the first",
-        entropy(pairs),
-        entropy(p) + after,
-    )
-    return {"entropy": entropy(p), "entropy_knowing": after}
+    check("decoded", text, decode(bits, words) == message.tolist())
+
+    pair_words = huffman(pairs.ravel())
+    lengths = {
+        "entropy": entropy(letters),
+        "code_length": mean_length(letters, words),
+        "pair_length": mean_length(pairs.ravel(), pair_words) / 2,
+    }
+    print(f"  bits a letter: entropy {lengths['entropy']:.3f}, ", end="")
+    print(f"coded {lengths['code_length']:.3f}, coded in pairs {lengths['pair_length']:.3f}")
+    return lengths
 
 
-def show_code(cfg: Config, pairs: np.ndarray) -> dict[str, float]:
-    print(
-        "\n[2] Short words for frequent letters: no code needs less than H bits, Huffman's less than H + 1"
-    )
-    rng, p = cfg.rng(), pairs.sum(axis=1)
-    words = huffman(p)
-    begun = [a for a in words for b in words if b.startswith(a)]  # each word begins itself
-    check("prefix", f"no word begins another: e is {words[0]}, f is {words[-1]}", begun == words)
-    sources = [
-        p,
-        pairs.ravel(),
-        *(rng.dirichlet(np.full(k, 0.5)) for k in rng.integers(2, 30, 200)),
-    ]
-    waste = [mean_length(q, huffman(q)) - entropy(q) for q in sources]
-    check(
-        "bounds",
-        f"H ≤ mean length < H + 1, {len(waste)} times; above H by {min(waste):.4f} to {max(waste):.4f}",
-        -1e-12 < min(waste) and max(waste) < 1,
-    )
-    alone, both = mean_length(p, words), mean_length(pairs.ravel(), huffman(pairs.ravel())) / 2
-    check(
-        "blocks",
-        f"a word for each pair: {both:.3f} bits a letter, not {alone:.3f}; above H(pair) / 2 by",
-        both - entropy(pairs) / 2,
-        at_least=0,
-        below=0.5,
-    )
-    return {"code_length": alone, "pair_length": both}
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """Bits wasted when p is true and q is believed. p, q: probabilities of the same shape.
+
+    Infinite where q rules out what p allows.
+    """
+    # practice: The price of a wrong belief
+    seen = p > 0
+    extra = np.log2(p[seen] / q[seen])
+    return (p[seen] * extra).sum()
+    # end practice
 
 
 def show_kl(cfg: Config) -> None:
-    print("\n[3] Believe q where p is true, and each symbol costs KL(p‖q) more than needed")
+    print("\n[2] Believe q where p is true: each symbol costs H(p) + KL(p‖q) bits")
     rng = cfg.rng()
-    found = [kl(*rng.dirichlet(np.ones(k), 2)) for k in rng.integers(2, 20, 1000)]
-    p, q = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8]), np.array([1 / 8, 1 / 2, 1 / 4, 1 / 8])
-    check(
-        "positive",
-        "KL ≥ 0 for 1,000 random pairs, 0 for equal ones; the smallest",
-        min(found),
-        at_least=kl(p, p),
-    )
-    check_close(
-        "price",
-        "p in the words for q: H(p) + KL(p‖q) bits",
-        mean_length(p, huffman(q)),
-        entropy(p) + kl(p, q),
-    )
+    found = []
+    for size in rng.integers(2, 20, 1000):
+        p, q = rng.dirichlet(np.ones(size), 2)
+        found.append(kl(p, q))
+    text = "for 1,000 random pairs KL is never negative; the smallest is {}"
+    check("positive", text, min(found), at_least=0)
+
+    p = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8, 0])
+    q = np.array([1 / 8, 1 / 2, 1 / 4, 1 / 16, 1 / 16])
+    text = "p in the words for q needs 2.5 bits, which is 1.75 + 0.75"
+    check_close("price", text, [mean_length(p, huffman(q)), entropy(p) + kl(p, q)], [2.5, 2.5])
+
+
+def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """A classifier's loss in nats: the mean of -ln p(label), with p the softmax of the scores.
+
+    scores: (n, k), any numbers. labels: (n,), the true class of each row.
+    """
+    # practice: From scores to a loss
+    # All scores of a row may move together: softmax stays the same, and exp cannot overflow.
+    scores = scores - scores.max(axis=1, keepdims=True)
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))  # (n, k)
+    rows = np.arange(len(labels))
+    return -log_p[rows, labels].mean()
+    # end practice
 
 
 def show_cross_entropy(cfg: Config) -> None:
-    import torch
-
-    print(
-        "\n[4] A classifier's loss is its surprise at the truth: cross-entropy = negative log-likelihood"
-    )
+    print("\n[3] Cross-entropy = negative log-likelihood; for two classes it is the logistic loss")
     rng = cfg.rng()
-    scores, labels = (
-        rng.normal(size=(64, 10)) * 5 + 1000,
-        rng.integers(0, 10, 64),
-    )  # exp(1000) would overflow
-    ours, tensor = cross_entropy(scores, labels), torch.tensor(scores)
+    scores = rng.normal(size=(64, 10)) * 5 + rng.choice([-1000, 0, 1000], (64, 1))
+    labels = rng.integers(0, 10, 64)
+    ours = cross_entropy(scores, labels)
+    reference = F.cross_entropy(torch.tensor(scores), torch.tensor(labels))
     check_close(
-        "loss",
-        "ours = F.cross_entropy",
-        ours,
-        torch.nn.functional.cross_entropy(tensor, torch.tensor(labels)),
-    )
-    p, one_hot = tensor.softmax(1).numpy(), np.eye(10)[labels]
-    check_close(
-        "nll",
-        "= -log of the likelihood / n = KL from the one-hot truth, whose entropy is 0",
-        [-np.log(np.prod(p[range(64), labels])) / 64, kl(one_hot / 64, p / 64) * np.log(2)],
-        [ours, ours],
+        "loss", "ours is F.cross_entropy, with scores near 1,000 and -1,000", ours, reference
     )
 
+    p = torch.tensor(scores).softmax(dim=1).numpy()
+    likelihood = p[np.arange(64), labels].prod()
+    truth = np.eye(10)[labels]  # (64, 10), one-hot
+    divergence = kl(truth / 64, p / 64) * np.log(2)
+    text = "it is -ln(likelihood)/n, and the KL from the one-hot truth, whose entropy is 0"
+    check_close("nll", text, [-np.log(likelihood) / 64, divergence], [ours, ours])
 
-def show_gaussian(cfg: Config) -> dict[str, float]:
-    print("\n[5] Two bells: the closed form beside an average over samples")
-    rng, misses = cfg.rng(), []
-    for m, s, mean, sd in (
-        (0, 1, 0, 1.5),
-        (0, 1, 1, 1),
-        (0, 2, 1, 1),
-        (-1, 0.5, 2, 3),
-        (3, 1, 2.5, 1.2),
-    ):
-        x = m + s * probability.box_muller(*rng.random((2, cfg.samples)))[0]
-        extra = np.log(
-            probability.normal_density(x, m, s) / probability.normal_density(x, mean, sd)
-        )
-        exact = gaussian_kl(m, s, mean, sd)
-        misses.append((extra.mean() - exact) / (extra.std() / np.sqrt(cfg.samples)))
-        print(f"  N({m}, {s}²) to N({mean}, {sd}²): {exact:.4f} nats, sampled {extra.mean():.4f}")
-    check(
-        "gaussian",
-        "five pairs of bells; largest miss in standard errors",
-        max(map(abs, misses)),
-        at_most=4,
-    )
-    return {"gaussian_miss": max(map(abs, misses))}
+    # Two classes: a model gives one score, the difference of the two, as in lesson 2.4.
+    score = scores[:, 1] - scores[:, 0]
+    y = np.where(labels % 2 == 1, 1, -1)
+    logistic = np.log(1 + np.exp(-y * score)).mean()
+    text = "for two classes it is the mean of log(1 + exp(-y · score)), the loss of 2.4"
+    check_close("logistic", text, cross_entropy(scores[:, :2], labels % 2), logistic)
 
 
-def show_information(cfg: Config, pairs: np.ndarray) -> None:
-    print("\n[6] Mutual information: what knowing one saves on the other")
+def mutual_information(joint: np.ndarray) -> float:
+    """Bits that two things tell about each other. joint: their probabilities, (a, b)."""
+    first = joint.sum(axis=1, keepdims=True)
+    second = joint.sum(axis=0, keepdims=True)
+    return kl(joint, first * second)
+
+
+def show_information(cfg: Config, message: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+    print("\n[4] Mutual information: how far a table is from that of independent things")
+    print(f"  {''.join(LETTERS[letter] for letter in message[:60])}…")
+    p = pairs.sum(axis=1)
+    knowing = sum(share * entropy(row / share) for share, row in zip(p, pairs))
     bits = mutual_information(pairs)
-    check_close(
-        "three-ways",
-        f"a letter tells {bits:.3f} bits about the next: H(X) + H(Y) - H(X, Y)",
-        bits,
-        entropy(pairs.sum(axis=1)) + entropy(pairs.sum(axis=0)) - entropy(pairs),
-    )
+    saved = entropy(pairs.sum(axis=0)) - knowing
+    independent = entropy(p) + entropy(pairs.sum(axis=0)) - entropy(pairs)
+    text = f"a letter tells {bits:.3f} bits about the next, H(X) + H(Y) - H(X, Y): what it saves"
+    check_close("information", text, [bits, bits], [saved, independent])
+    return {"entropy_knowing": knowing, "information": bits}
 
 
-def show_fits(cfg: Config) -> dict[str, float]:
-    print("\n[7] One bell for two humps: KL(p‖q) must cover everything, KL(q‖p) may ignore a hump")
-    x, paths = np.linspace(-10, 10, 801), {}
-    for name, start in (("forward", (2.0, 0.9)), ("left", (-1.0, -0.8)), ("right", (1.0, -0.8))):
-        slope = lambda t: gradient(lambda at: divergence(at, x, name == "forward"), t)
-        paths[name] = descend(slope, np.array(start), 0.2, 500)
-    ends = {name: (path[-1][0], np.exp(path[-1][1])) for name, path in paths.items()}
-    print("  " + "   ".join(f"{name}: mean {m:.3f}, sd {s:.3f}" for name, (m, s) in ends.items()))
-    check_close(
-        "forward",
-        "forward takes over mean and spread of the whole, -0.5 and √6.346",
-        ends["forward"],
-        (-0.5, np.sqrt(6.346)),
-    )
-    check_close(
-        "reverse",
-        "reverse becomes one hump, as if there were no other",
-        [ends["left"], ends["right"]],
-        [(-2.5, 0.5), (2.5, 0.7)],
-        rtol=0,
-        atol=2e-3,
-    )
-    draw_fits(cfg, x, paths)
-    return {"forward_sd": ends["forward"][1], "reverse_sd": ends["left"][1]}
+def gaussian_kl(m: float, s: float, mean: float, sd: float) -> float:
+    """KL in nats from a Gaussian (m, s) to a Gaussian (mean, sd), in closed form."""
+    spread = np.log(sd / s)
+    miss = (s**2 + (m - mean) ** 2) / (2 * sd**2)
+    return spread + miss - 1 / 2
 
 
-def draw_fits(cfg: Config, x: np.ndarray, paths: dict[str, np.ndarray]) -> None:
+def hills(x: np.ndarray) -> np.ndarray:
+    left = probability.normal_density(x, -2.5, 0.5)
+    right = probability.normal_density(x, 2.5, 0.7)
+    return 0.6 * left + 0.4 * right
+
+
+def divergence(theta: np.ndarray, x: np.ndarray, forward: bool) -> float:
+    """KL in bits between the hills p and the Gaussian q with theta = (mean, ln sd).
+
+    x: a grid of equal steps, so that sums stand for integrals. forward: KL(p‖q), else KL(q‖p).
+    """
+    # Far out both densities are 0 to the computer, which kl would call infinite.
+    p = hills(x) + 1e-30
+    q = probability.normal_density(x, theta[0], np.exp(theta[1])) + 1e-30
+    width = x[1] - x[0]
+    return (kl(p, q) if forward else kl(q, p)) * width
+
+
+def show_fits(cfg: Config) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    print("\n[5] One Gaussian for two humps: KL(p‖q) covers both, KL(q‖p) chooses one")
+    rng = cfg.rng()
+    misses = []
+    for m, s, mean, sd in [(0, 1, 0, 1.5), (0, 1, 1, 1), (0, 2, 1, 1), (-1, 0.5, 2, 3)]:
+        x = m + s * probability.box_muller(*rng.random((2, cfg.samples)))[0]
+        p = probability.normal_density(x, m, s)
+        q = probability.normal_density(x, mean, sd)
+        extra = np.log(p / q)
+        error = extra.std() / np.sqrt(cfg.samples)
+        misses.append((extra.mean() - gaussian_kl(m, s, mean, sd)) / error)
+    text = "two Gaussians: the closed form is {} standard errors from sampled values at most"
+    check("gaussian", text, np.abs(misses).max(), at_most=4)
+
+    x = np.linspace(-10, 10, 801)
+    paths = {}
+    for name, start in {"forward": (2.0, 0.9), "left": (-1.0, -0.8), "right": (1.0, -0.8)}.items():
+        loss = partial(divergence, x=x, forward=name == "forward")
+        paths[name] = descend(partial(gradient, loss), np.array(start), 0.2, 500)
+    ends = {name: (path[-1, 0], np.exp(path[-1, 1])) for name, path in paths.items()}
+    for name, (mean, sd) in ends.items():
+        print(f"  {name:<8} mean {mean:6.3f}   sd {sd:.3f}")
+    text = "forward KL takes over mean and sd of the whole, -0.5 and √6.346"
+    check_close("forward", text, ends["forward"], [-0.5, np.sqrt(6.346)], rtol=1e-5)
+    text = "reverse KL becomes one hump, as if there were no other"
+    reverse = [ends["left"], ends["right"]]
+    check_close("reverse", text, reverse, [[-2.5, 0.5], [2.5, 0.7]], rtol=0, atol=2e-3)
+    return {"forward_sd": ends["forward"][1], "reverse_sd": ends["left"][1]}, paths
+
+
+def write_message(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Letters as numbers, (n,). Each is, half of the time, the one after the last in LETTERS."""
+    ranks = 1 / np.arange(1, len(LETTERS) + 1)
+    message = rng.choice(len(LETTERS), size=n, p=ranks / ranks.sum())
+    follows = rng.random(n) < 0.5
+    for i in range(1, n):
+        if follows[i]:
+            message[i] = (message[i - 1] + 1) % len(LETTERS)
+    return message
+
+
+# Pictures: skip on a first reading
+
+
+def draw_fits(cfg: Config, paths: dict[str, np.ndarray]) -> None:
+    x = np.linspace(-10, 10, 801)
+    means = np.linspace(-3.5, 3.5, 12 if cfg.tiny else 60)
+    logs = np.linspace(-1.4, 1.4, 12 if cfg.tiny else 60)
     figure, axes = new_figure(2, 2, size=(12.6, 8.6))
-    means, logs = (np.linspace(-edge, edge, 12 if cfg.tiny else 60) for edge in (3.5, 1.4))
-    for (top, below), title, names in (
-        (axes[:, 0], "Forward, KL(p‖q): cover everything", ("forward",)),
-        (axes[:, 1], "Reverse, KL(q‖p): choose a hump", ("left", "right")),
-    ):
+    titles = ["Forward, KL(p‖q): cover everything", "Reverse, KL(q‖p): choose a hump"]
+    for column, names in enumerate([["forward"], ["left", "right"]]):
+        top, below = axes[:, column]
         top.fill_between(x, hills(x), color=GREY, alpha=0.4)
-        height = np.log([[divergence((m, s), x, len(names) == 1) for m in means] for s in logs])
-        below.contourf(means, logs, height, levels=24, cmap="Greys", alpha=0.7)
-        below.contour(
-            means, logs, height, levels=24, colors=GREY, linestyles="solid", linewidths=0.5
-        )
-        for name, colour in zip(names, (BLUE, ORANGE)):
-            m, s = paths[name][-1]
-            top.plot(x, probability.normal_density(x, m, np.exp(s)), color=colour)
+        height = np.empty((len(logs), len(means)))
+        for row, log in enumerate(logs):
+            height[row] = [divergence((mean, log), x, column == 0) for mean in means]
+        below.contourf(means, logs, np.log(height), levels=24, cmap="Greys", alpha=0.7)
+        for name, colour in zip(names, [BLUE, ORANGE]):
+            mean, log = paths[name][-1]
+            top.plot(x, probability.normal_density(x, mean, np.exp(log)), color=colour)
             below.plot(*paths[name].T, ".-", color=colour)
-            below.plot(m, s, "k*", markersize=15)
-        top.set(xlim=(-5, 5), ylim=(0, 0.85), title=title, yticks=())
-        below.set(
-            xlabel="mean of the bell",
-            ylabel="ln of its spread",
-            title="Its landscape, darker is worse",
-        )
+            below.plot(mean, log, "k*", markersize=15)
+        top.set(xlim=(-5, 5), ylim=(0, 0.85), title=titles[column], yticks=())
+        below.set(xlabel="mean of the Gaussian", ylabel="ln of its sd")
+        below.set_title("Its landscape: the darker, the worse")
     save_figure(figure, cfg.out / "fits")
 
 
-def run(cfg: Config) -> dict:
-    text = write_text(cfg.letters, cfg.rng())
-    pairs = np.histogram2d(text[:-1], text[1:], bins=range(len(LETTERS) + 1))[0] / (len(text) - 1)
-    results = show_entropy(cfg, text, pairs) | show_code(cfg, pairs)
+def run(cfg: Config) -> dict[str, float]:
+    message = write_message(cfg.letters, cfg.rng())
+    edges = range(len(LETTERS) + 1)
+    counts = np.histogram2d(message[:-1], message[1:], bins=edges)[0]
+    pairs = counts / counts.sum()  # row: a letter, column: the next
+    lengths = show_code(cfg, message, pairs)
     show_kl(cfg)
     show_cross_entropy(cfg)
-    results |= show_gaussian(cfg)
-    show_information(cfg, pairs)
-    return results | show_fits(cfg)
+    information = show_information(cfg, message, pairs)
+    widths, paths = show_fits(cfg)
+    draw_fits(cfg, paths)
+    return {**lengths, **information, **widths}
 
 
 if __name__ == "__main__":

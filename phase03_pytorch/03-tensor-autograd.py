@@ -2,12 +2,12 @@
 自动求导：每个梯度背后的计算图
 
 You will be able to answer
-    1. What is behind .grad_fn, and how does backward() walk it?    show_graph      walk, no-magic
-    2. Where do gradients arrive, and why do they add up?           show_leaves     leaves, accumulates, detach, silent
-    3. How do you teach torch a derivative, and test it?            show_function   gradcheck, stable, caught
-    4. How do you look at, or change, a gradient on its way?        show_hooks      hook-sees, hook-changes, overwritten
-    5. How do you differentiate a gradient, without a Hessian?      show_second     derivatives, hvp, hvp-cost
-    6. How do you get one gradient per sample?                      show_samples    per-sample
+    1. What is .grad_fn, and how is it walked?      show_graph     order, gradients
+    2. Where do gradients arrive, and add up?       show_leaves    leaves, accumulates, detach, silent
+    3. How do you teach torch a derivative?         show_function  gradcheck, stable, caught
+    4. How do you see or change a gradient midway?  show_hooks     hooks, overwritten
+    5. What lies beyond the gradient of a loss?     show_beyond    hvp, constant, hvp-cost, per-sample
+Predict   accumulated: x is 3; after (x * x).backward() is called twice, what is x.grad?
 Run       python phase03_pytorch/03-tensor-autograd.py                     about 5 s
 Needs     -
 Reference F.softplus, functional.hessian
@@ -25,7 +25,7 @@ from common.checks import check, check_close, timed
 from common.config import LessonConfig, main, param
 from common.figures import BLUE, GREEN, GREY, new_figure, save_figure
 
-Node = Any  # what .grad_fn holds: a derivative waiting to be asked
+Node = Any  # what .grad_fn holds: a derivative that waits to be called
 
 
 @dataclass
@@ -35,147 +35,180 @@ class Config(LessonConfig):
 
 def in_order(root: Node) -> list[Node]:
     """All nodes that `root` leads to, each one before those it leads to."""
-    order, seen = [], set()
+    finished = []
+    seen = set()
 
     def visit(node: Node) -> None:
-        # practice: depth first, and put a node down when all behind it are down
-        # hint: skip what was seen and the None of constants; visit all that it leads to; only then append it
-        # hint: node.next_functions holds pairs (node, number)
-        if node is None or node in seen:
-            return
         seen.add(node)
         for behind, _ in node.next_functions:
-            visit(behind)
-        order.append(node)
-        # end practice
+            # A constant has no node.
+            if behind is not None and behind not in seen:
+                visit(behind)
+
+        # By now everything behind this node is in the list.
+        finished.append(node)
 
     visit(root)
-    return order[::-1]
+    return finished[::-1]
 
 
-@torch.no_grad()  # else the gradients would get a graph too: step 5
+@torch.no_grad()  # or the gradients would get a graph too, as step 5 wants it
 def backward(loss: Tensor) -> dict[Node, Tensor]:
-    """What loss.backward() does, for nodes with one output: a leaf's node adds what arrives to the leaf's .grad.
-    Returns the gradient of `loss` that arrived at each node."""
-    arrived: dict[Node, Tensor] = {loss.grad_fn: torch.ones_like(loss)}
+    """What loss.backward() does, for nodes with one output. Returns what arrived at each node.
+
+    A node is called with the gradient of its output and returns that of its input, or a tuple of
+    several. The node of a leaf returns nothing and adds what arrives to the leaf's .grad.
+    """
+    # practice: The chain rule, one node at a time
+    arrived = {loss.grad_fn: torch.ones_like(loss)}
     for node in in_order(loss.grad_fn):
-        # practice: the chain rule, one node at a time
-        # hint: a node is a function: node(gradient of its output) gives the gradient of its input, or a tuple of them
-        # hint: where paths meet, gradients add up: arrived[behind] = arrived.get(behind, 0) + …
         passed = node(arrived[node])
-        passed = passed if isinstance(passed, tuple) else (passed,)
+        if not isinstance(passed, tuple):
+            passed = (passed,)
+
         for (behind, _), gradient in zip(node.next_functions, passed):
             if behind is not None:
+                # Where paths meet, gradients add up.
                 arrived[behind] = arrived.get(behind, 0) + gradient
-        # end practice
     return arrived
+    # end practice
+
+
+def show_graph(cfg: Config) -> tuple[dict[Node, Tensor], dict[Node, str]]:
+    print("\n[1] Every result remembers the derivative that made it: .grad_fn leads into a graph")
+    w = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    b = torch.tensor(-0.5, dtype=torch.float64, requires_grad=True)
+    h = w * x  # used twice below, so that two paths lead back to it
+    loss = torch.tanh(h + b) * h
+
+    nodes = in_order(loss.grad_fn)
+    names = {}
+    for node in nodes:
+        names[node] = node.name().removesuffix("Backward0").split("::")[-1]
+        for letter, leaf in [("w", w), ("x", x), ("b", b)]:
+            if getattr(node, "variable", None) is leaf:
+                names[node] = f"{letter}.grad"
+    print("  " + " → ".join(names.values()))
+    edges = [(node, behind) for node in nodes for behind, _ in node.next_functions]
+    forward = sum(nodes.index(node) < nodes.index(behind) for node, behind in edges)
+    text = f"{len(nodes)} nodes and {{}} edges, all leading from an earlier node to a later one"
+    check("order", text, forward, at_least=len(edges))
+
+    reference = torch.autograd.grad(loss, [w, x, b], retain_graph=True)
+    arrived = backward(loss)
+    print(f"  w.grad {w.grad:.3f}, x.grad {x.grad:.3f}, b.grad {b.grad:.3f}")
+    text = "calling the nodes one by one gives w, x and b torch's gradients"
+    check_close("gradients", text, [w.grad, x.grad, b.grad], torch.stack(reference))
+    return arrived, names
+
+
+def show_leaves(cfg: Config) -> float:
+    print("\n[2] Gradients arrive at leaves, and are added to what is there")
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    square = x * x
+    square.sum().backward()
+    text = f"x, which was made, is a leaf with .grad {x.grad.tolist()}; x·x, computed, is none"
+    check("leaves", text, x.is_leaf and not square.is_leaf and x.grad.equal(2 * x))
+
+    # A second time, and nothing is cleared in between.
+    (x * x).sum().backward()
+    text = "after a second backward() .grad is twice the gradient 2x"
+    check_close("accumulates", text, x.grad, 2 * (2 * x))
+
+    (one_path,) = torch.autograd.grad((x * x.detach()).sum(), x)
+    text = "x · x.detach() has the derivative x, half of 2x: the detached factor is a constant"
+    check_close("detach", text, one_path, x)
+
+    with torch.no_grad():
+        unrecorded = x * x
+    error = error_of(lambda: unrecorded.sum().backward())
+    print(f"  {error}")
+    text = "under no_grad() nothing is recorded, so backward() is an error"
+    check("silent", text, unrecorded.grad_fn is None and "does not require grad" in error)
+    return x.grad[2].item()
 
 
 class Softplus(torch.autograd.Function):
-    """log(1 + e^x), a smooth ReLU, without e^x ever becoming infinite. Any shape in, the same out."""
+    """log(1 + e^x), a smooth ReLU, without e^x becoming infinite. Any shape in, the same out."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
+
+        # The larger of 0 and x taken out: log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
         return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # practice: the derivative of log(1 + e^x), times what arrives
-        # hint: e^x / (1 + e^x), written so that nothing overflows, is the sigmoid
-        # hint: x, = ctx.saved_tensors
+        # practice: The derivative, times what arrives
         (x,) = ctx.saved_tensors
-        slope = torch.sigmoid(x)
-        result = gradient * slope
+        slope = torch.sigmoid(x)  # e^x / (1 + e^x)
+        return gradient * slope
         # end practice
-        return result
 
 
-def derivatives(f: Callable[[Tensor], Tensor], x: Tensor, count: int) -> list[Tensor]:
-    """f, f', f'' … at all points x (N,) at once, for an f that treats each number alone."""
-    # practice: differentiate what the last round gave
-    # hint: a sum has gradient 1 for each term, so grad of values.sum() gives every point its own derivative
-    # hint: values = [f(x)], then torch.autograd.grad(values[-1].sum(), x, create_graph=True), again and again
-    x = x.detach().requires_grad_()
-    values = [f(x)]
-    for _ in range(count):
-        (slope,) = torch.autograd.grad(values[-1].sum(), x, create_graph=True)
-        values.append(slope)
-    # end practice
-    return [value.detach() for value in values]
+class Forgetful(Softplus):
+    """The same with a common mistake: what arrives is not multiplied in."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.sigmoid(x)
 
 
-def hessian_vector(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
-    """H v for the Hessian H of the scalar function f at x, without ever building H. x, v: (D,) -> (D,)"""
-    # practice: the gradient of (gradient · v)
-    # hint: H v is the derivative of the number g · v, where g is the gradient and v a constant
-    # hint: x = x.detach().requires_grad_(), then torch.autograd.grad twice, first with create_graph=True
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(f(x), x, create_graph=True)
-    (product,) = torch.autograd.grad(gradient @ v, x)
-    # end practice
-    return product
+def naive_softplus(x: Tensor) -> Tensor:
+    return torch.log(1 + torch.exp(x))
 
 
-def show_graph(cfg: Config) -> None:
-    print("\n[1] Every result remembers the derivative that made it: .grad_fn is a graph")
-    w, x, b = (
-        torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.0, 0.5, -0.5)
-    )
-    h = w * x  # used twice, so two paths lead back to it
-    loss = torch.tanh(h + b) * h
-    nodes = in_order(loss.grad_fn)
+def show_function(cfg: Config) -> None:
+    print("\n[3] A function of your own: forward, backward, and a test by finite differences")
+    x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
+    first = torch.autograd.gradcheck(Softplus.apply, x, raise_exception=False)
+    second = torch.autograd.gradgradcheck(Softplus.apply, x, raise_exception=False)
+    check("gradcheck", "its first and second derivative pass torch's gradcheck", first and second)
+
+    far = torch.tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
+    slopes = {}
+    for function in [naive_softplus, Softplus.apply, F.softplus]:
+        (slope,) = torch.autograd.grad(function(far).sum(), far)
+        slopes[function] = slope
+    print(f"  slopes at -1000, 0, 1000: as one writes it {slopes[naive_softplus].tolist()}")
+    text = "ours are those of F.softplus, where e^x has long been infinite"
+    check_close("stable", text, slopes[Softplus.apply], slopes[F.softplus])
+
+    passed = torch.autograd.gradcheck(Forgetful.apply, x, raise_exception=False)
+    check("caught", "gradcheck refuses a backward that forgets what arrives", not passed)
+
+
+def show_hooks(cfg: Config) -> None:
+    print("\n[4] A hook is called with the gradient that passes; what it returns goes on instead")
+    x = torch.tensor([1.0, -2.0, 30.0], dtype=torch.float64, requires_grad=True)
+    y = x * 3
+    seen = []
+
+    def note(gradient: Tensor) -> None:
+        seen.append(gradient)
+
+    def clip(gradient: Tensor) -> Tensor:
+        return gradient.clamp(-5, 5)
+
+    y.register_hook(note)
+    y.register_hook(clip)
+    (y * y).sum().backward()
     print(
-        "  " + " → ".join(node.name().split("::")[-1].removesuffix("Backward0") for node in nodes)
+        f"  the first hook saw {seen[0].tolist()} at y = 3x, which is no leaf; then came the clip"
     )
-    check(
-        "walk",
-        f"{len(nodes)} nodes, none before one that leads to it",
-        len(nodes) == 7
-        and all(
-            nodes.index(n) < nodes.index(behind) for n in nodes for behind, _ in n.next_functions
-        ),
-    )
-    wanted = torch.stack(torch.autograd.grad(loss, (w, x, b), retain_graph=True))
-    arrived = backward(loss)
-    check_close(
-        "no-magic",
-        "calling the nodes in this order puts torch's gradients into .grad of w, x and b",
-        torch.stack([w.grad, x.grad, b.grad]),
-        wanted,
-    )
-    draw_graph(cfg, nodes, arrived, {id(w): "w", id(x): "x", id(b): "b"})
+    text = f"it saw 2y, and x received 3 times the gradient clipped to ±5: {x.grad.tolist()}"
+    wanted = torch.stack([2 * y, 3 * (2 * y).clamp(-5, 5)])
+    check_close("hooks", text, torch.stack([seen[0], x.grad]), wanted)
 
-
-def show_leaves(cfg: Config) -> None:
-    print("\n[2] Gradients arrive at leaves, and add to what is there")
-    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
-    middle = x * x
-    middle.sum().backward()
-    check(
-        "leaves",
-        f"x.grad is {x.grad.tolist()}; what was computed on the way is no leaf and keeps none",
-        x.is_leaf and not middle.is_leaf and torch.equal(x.grad, 2 * x),
-    )
-    (x * x).sum().backward()  # no clearing in between
-    check_close(
-        "accumulates", "after a second backward() .grad is twice the gradient", x.grad, 2 * (2 * x)
-    )
-    (one_path,) = torch.autograd.grad((x * x.detach()).sum(), x)
-    check_close(
-        "detach",
-        "detach() makes a constant of the same value: d(x · const) is half of 2x",
-        one_path,
-        x,
-    )
-    with torch.no_grad():
-        silent = x * x
-    check(
-        "silent",
-        "under no_grad() nothing is recorded: no grad_fn, and backward() is an error",
-        silent.grad_fn is None
-        and "does not require grad" in error_of(lambda: silent.sum().backward()),
-    )
+    # The derivative of e^x is e^x, so the graph keeps this result; add_ overwrites it.
+    z = x.exp().add_(1)
+    error = error_of(lambda: z.sum().backward())
+    print(f"  {error.split(':')[0]}")
+    text = "a value that backward() needs was overwritten: torch notices and refuses"
+    check("overwritten", text, "modified by an inplace operation" in error)
 
 
 def error_of(function: Callable[[], Any]) -> str:
@@ -186,175 +219,95 @@ def error_of(function: Callable[[], Any]) -> str:
     return ""
 
 
-def show_function(cfg: Config) -> None:
-    print(
-        "\n[3] A function of one's own: forward, backward, and a test that asks small differences"
-    )
-    x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
-    check(
-        "gradcheck",
-        "first and second derivative agree with finite differences",
-        torch.autograd.gradcheck(Softplus.apply, x)
-        and torch.autograd.gradgradcheck(Softplus.apply, x),
-    )
-    far = torch.tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
-    written = (lambda x: torch.log(1 + torch.exp(x)), Softplus.apply, F.softplus)
-    naive, ours, reference = (torch.autograd.grad(f(far).sum(), far)[0] for f in written)
-    check(
-        "stable",
-        f"slope at 1000: written naively {naive[2]:.0f}, ours {ours[2]:.0f}, as F.softplus has it",
-        naive[2].isnan().item() and torch.allclose(ours, reference),
-    )
-    forgetful = type(
-        "F", (Softplus,), {"backward": staticmethod(lambda ctx, _: ctx.saved_tensors[0].sigmoid())}
-    )
-    check(
-        "caught",
-        "gradcheck refuses a backward that forgets to multiply with what arrives",
-        not torch.autograd.gradcheck(forgetful.apply, x, raise_exception=False),
-    )
+def hessian_vector(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
+    """H v for the Hessian H of f at x, without building H. f: (D,) -> scalar. x, v: (D,) -> (D,)"""
+    # practice: The gradient of gradient · v
+    x = x.detach().requires_grad_()
+
+    # create_graph: the gradient is a result like any other, with a graph behind it.
+    (gradient,) = torch.autograd.grad(f(x), x, create_graph=True)
+    (product,) = torch.autograd.grad(gradient @ v, x)
+    return product
+    # end practice
 
 
-def show_hooks(cfg: Config) -> None:
-    print("\n[4] A hook stands beside the graph, sees the gradient that passes, and may replace it")
-    x = torch.tensor([1.0, -2.0, 30.0], dtype=torch.float64, requires_grad=True)
-    y, seen = x * 3, []
-    y.register_hook(seen.append)  # append returns None: the gradient passes unchanged
-    y.register_hook(lambda gradient: gradient.clamp(-5, 5))
-    (y * y).sum().backward()
-    check_close(
-        "hook-sees",
-        f"at y, which keeps no .grad, the first saw 2y = {seen[0].tolist()}",
-        seen[0],
-        2 * y,
-    )
-    check_close(
-        "hook-changes",
-        f"the second clipped it, so x got {x.grad.tolist()}",
-        x.grad,
-        3 * (2 * y).clamp(-5, 5),
-    )
-    z = x.exp().add_(1)  # the graph keeps e^x, its own derivative; overwritten
-    check(
-        "overwritten",
-        "a value that backward needs was changed in place: torch notices and refuses",
-        "modified by an inplace operation" in error_of(lambda: z.sum().backward()),
-    )
-
-
-def show_second(cfg: Config) -> float:
-    print("\n[5] A gradient is a result too: keep its graph and differentiate again")
-    points = torch.linspace(-6, 6, 241, dtype=torch.float64)
-    ours = derivatives(lambda x: torch.exp(-(x**2) / 8) * torch.sin(2 * x), points, 2)
-    bell, s, c = torch.exp(-(points**2) / 8), torch.sin(2 * points), torch.cos(2 * points)
-    by_hand = [
-        bell * s,
-        bell * (2 * c - points / 4 * s),
-        bell * (s * (points**2 / 16 - 4.25) - points * c),
-    ]
-    check_close(
-        "derivatives", "f, f' and f'' are the formulas", torch.stack(ours), torch.stack(by_hand)
-    )
-    a = torch.randn(cfg.size, cfg.size, dtype=torch.float64) / cfg.size**0.5
-    x, v = torch.randn(2, cfg.size, dtype=torch.float64)
+def show_beyond(cfg: Config) -> dict[str, float]:
+    print("\n[5] The derivative of a gradient, and one gradient for each sample")
+    matrix = torch.randn(cfg.size, cfg.size, dtype=torch.float64) / cfg.size**0.5
+    point, v = torch.randn(2, cfg.size, dtype=torch.float64)
 
     def f(x: Tensor) -> Tensor:
-        return torch.logsumexp(a @ x, dim=0) + (x**4).sum() / 12
+        return torch.logsumexp(matrix @ x, dim=0) + (x**4).sum() / 12
 
-    check_close(
-        "hvp",
-        f"H v equals the full {cfg.size}x{cfg.size} Hessian times v",
-        hessian_vector(f, x, v),
-        torch.autograd.functional.hessian(f, x) @ v,
-    )
-    return timed(
-        "hvp-cost",
-        "and it is faster, for it costs about two gradients",
-        lambda: torch.autograd.functional.hessian(f, x) @ v,
-        lambda: hessian_vector(f, x, v),
-        at_least=5,
-    )
+    def by_hessian() -> Tensor:
+        return torch.autograd.functional.hessian(f, point) @ v
 
+    def directly() -> Tensor:
+        return hessian_vector(f, point, v)
 
-def show_samples(cfg: Config) -> float:
-    print(
-        "\n[6] torch.func: functions from functions; vmap(grad(loss)) is one gradient for each sample"
-    )
-    w, x, y = (torch.randn(*shape, dtype=torch.float64) for shape in ((5,), (64, 5), (64,)))
+    text = f"H v is the full {cfg.size} × {cfg.size} Hessian times v"
+    check_close("hvp", text, directly(), by_hessian())
+    text = "the point is still a constant: only a detached twin of it asks for gradients"
+    check("constant", text, not point.requires_grad)
+    text = "and {} times faster than building that Hessian row by row"
+    speedup = timed("hvp-cost", text, by_hessian, directly, at_least=5)
 
-    def loss(
-        w: Tensor, x: Tensor, y: Tensor
-    ) -> Tensor:  # of one sample: w and x are (D,), y is one number
+    w = torch.randn(5, dtype=torch.float64)
+    x = torch.randn(64, 5, dtype=torch.float64)
+    y = torch.randn(64, dtype=torch.float64)
+
+    def loss(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Squared error of one sample. w, x: (D,), y: a number."""
         return (x @ w - y) ** 2
 
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)  # (N, D)
-    (batch,) = torch.autograd.grad(loss(w.requires_grad_(), x, y).mean(), w)
-    largest = (each.norm(dim=1).max() / each.mean(dim=0).norm()).item()
-    check_close(
-        "per-sample",
-        f"each is 2 (x·w - y) x; the longest is {largest:.0f} times as long as the batch's",
-        torch.cat([each, each.mean(dim=0)[None]]),
-        torch.cat([2 * (x @ w - y)[:, None] * x, batch[None]]),
+    # grad makes the gradient function of w; vmap runs it along axis 0 of x and y, not of w.
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)  # (64, 5)
+    by_formula = 2 * (x @ w - y)[:, None] * x
+    check_close("per-sample", "the 64 gradients are 2 (x·w − y) x", gradients, by_formula)
+    longest = gradients.norm(dim=1).max() / gradients.mean(dim=0).norm()
+    print(
+        f"  the longest of them is {longest:.1f} times as long as their mean, the batch's gradient"
     )
-    return largest
+    return {"hvp_speedup": speedup, "longest_gradient": longest.item()}
 
 
-def draw_graph(
-    cfg: Config, nodes: list[Node], arrived: dict[Node, Tensor], names: dict[int, str]
-) -> None:
-    column, place = {nodes[0]: 0}, {}
-    for node in nodes:  # as far right as its longest way from the loss
+# Pictures: skip on a first reading
+
+
+def draw_graph(cfg: Config, arrived: dict[Node, Tensor], names: dict[Node, str]) -> None:
+    column = dict.fromkeys(names, 0)
+    for node in names:
         for behind, _ in node.next_functions:
-            column[behind] = max(column.get(behind, 0), column[node] + 1)
-        place[node] = column[node], (-1) ** len(place) * hasattr(node, "variable")
+            column[behind] = max(column[behind], column[node] + 1)
+    heights = {"w.grad": 1, "x.grad": -1, "b.grad": -1}
+    places = {node: (column[node], heights.get(name, 0)) for node, name in names.items()}
+
     figure, axis = new_figure(size=(11, 5))
-    for node, (x, y) in place.items():
-        leaf = hasattr(node, "variable")
-        text = names[id(node.variable)] + ".grad" if leaf else node.name().removesuffix("Backward0")
-        axis.text(
-            x,
-            y,
-            f"{text}\n{arrived[node]:.3f}",
-            ha="center",
-            va="center",
-            color="white",
-            fontsize=15,
-            bbox={
-                "boxstyle": "round,pad=0.5",
-                "facecolor": GREEN if leaf else BLUE,
-                "edgecolor": "none",
-            },
-        )
+    for node, (x, y) in places.items():
+        colour = GREEN if names[node] in heights else BLUE
+        box = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": "none"}
+        style = {"ha": "center", "va": "center", "color": "white", "fontsize": 15}
+        axis.text(x, y, f"{names[node]}\n{arrived[node]:.3f}", bbox=box, **style)
         for behind, _ in node.next_functions:
-            bend = f"arc3,rad={-0.35 * (column[behind] - x > 1)}"
-            axis.annotate(
-                "",
-                place[behind],
-                (x, y),
-                arrowprops={
-                    "arrowstyle": "-|>",
-                    "color": GREY,
-                    "linewidth": 2,
-                    "shrinkA": 38,
-                    "shrinkB": 38,
-                    "connectionstyle": bend,
-                },
-            )
-    axis.set(
-        xlim=(-0.5, 4.5),
-        ylim=(-1.5, 1.4),
-        title="The way back from loss = tanh(w·x + b) · w·x, and what arrives",
-    )
+            # An arrow that passes over other nodes is bent around them.
+            bend = -0.35 if column[behind] > column[node] + 1 else 0
+            arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 2, "shrinkA": 38}
+            arrow |= {"shrinkB": 38, "connectionstyle": f"arc3,rad={bend}"}
+            axis.annotate("", places[behind], (x, y), arrowprops=arrow)
+    axis.set(xlim=(-0.5, 4.5), ylim=(-1.5, 1.4))
+    axis.set_title("The way back from loss = tanh(w·x + b) · w·x, and what arrives")
     axis.axis("off")
     save_figure(figure, cfg.out / "graph")
 
 
-def run(cfg: Config) -> dict:
-    show_graph(cfg)
-    show_leaves(cfg)
+def run(cfg: Config) -> dict[str, float]:
+    arrived, names = show_graph(cfg)
+    accumulated = show_leaves(cfg)
     show_function(cfg)
     show_hooks(cfg)
-    return {"hvp_speedup": show_second(cfg), "largest_gradient": show_samples(cfg)}
+    results = show_beyond(cfg)
+    draw_graph(cfg, arrived, names)
+    return {"accumulated": accumulated, **results}
 
 
 if __name__ == "__main__":

@@ -794,6 +794,44 @@ def test_doctor_finds_a_folder_that_cannot_be_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+ODD_PATHS = [("COURSE_DATA", text) for text in ("~nosuchuser", "n" * 300, "/proc/x", "nowhere")]
+for setting in ("COURSE_DATA", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+    ODD_PATHS += [(setting, "{here}/" + text) for text in ("file", "file/x", "loop", "n" * 300)]
+
+
+@pytest.mark.parametrize("setting, text", ODD_PATHS)
+def test_doctor_and_data_name_an_odd_path_in_one_sentence(
+    tmp_path, monkeypatch, capfd, setting, text
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv(setting, text.format(here=tmp_path))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    rows = {
+        "XDG_CACHE_HOME": doctor.cache_row(),
+        "XDG_DATA_HOME": doctor.ticks_row(),
+        "COURSE_DATA": doctor.data_row(),
+    }
+    for name, row in rows.items():
+        assert "\n" not in row.found
+        if name == setting:
+            assert row.ok is None and row.mend
+            assert "COURSE_DATA “" in row.found or "cannot be written: " in row.found
+    code, words = said(capfd, "data")
+    assert code == (1 if setting == "COURSE_DATA" else 0)
+    assert "Traceback" not in words and (code == 0 or words.count("\n") == 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_doctor_for_a_user_without_a_home(monkeypatch):
+    import platformdirs
+
+    for kind in ("cache", "data"):
+        monkeypatch.setattr(platformdirs, f"user_{kind}_dir", lambda *_, **__: "~/.x")
+    for row in (doctor.cache_row(), doctor.ticks_row(), doctor.data_row()):
+        assert row.ok is None and "there is no home folder" in row.found
+
+
 def test_doctor_minds_the_disk_and_the_language(monkeypatch):
     assert [doctor.disk_row(free).ok for free in (10**7, 10**9, 10**11)] == [False, None, True]
     monkeypatch.setenv("COURSE_LANG", "zh")
@@ -906,6 +944,34 @@ def test_again_says_when_another_copy_comes_first(mini, capfd, monkeypatch):
 def test_data_mistakes_get_a_sentence(mini, capfd, arguments, expected):
     code, words = said(capfd, "data", *arguments)
     assert code == 1 and expected in words and words.count("\n") == 1
+
+
+def test_data_does_not_call_whole_what_it_cannot_compare(mini, capfd, monkeypatch):
+    assert "✓ mini is whole" in said(capfd, "data", "mini")[1]
+    monkeypatch.setattr(images, "UNPUBLISHED", ())
+    monkeypatch.setattr(images, "ORIGINALS", {"mini": {"x_train": "0" * 32}})
+    code, words = said(capfd, "data", "mini")
+    assert code == 1 and "are not those that were published" in words and "✓" not in words
+
+
+def test_data_says_where_no_hash_is_published(mini, capfd, monkeypatch):
+    monkeypatch.setattr(images, "UNPUBLISHED", ("mini",))
+    monkeypatch.setattr(images, "_unlike_the_original", lambda name, arrays: "")
+    code, words = said(capfd, "data", "mini")
+    assert code == 0 and "is whole" not in words and "nobody publishes a hash" in words
+
+
+def test_the_command_where_course_is_not_on_the_path():
+    """`python -m common.course`, with its exit codes and its one sentence."""
+    for words, code, says in ((["list", "1"], 0, "01/01"), (["done", "99/99"], 1, "no lesson")):
+        answer = subprocess.run(
+            [sys.executable, "-m", "common.course", *words],
+            cwd=Path(cli.__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == code and says in answer.stdout + answer.stderr
 
 
 def test_every_set_has_a_loader_and_is_described():

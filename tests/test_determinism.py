@@ -51,7 +51,8 @@ def differences(one: Outcome, two: Outcome) -> list[str]:
 
 def words(outcome: Outcome) -> list[str]:
     """The lines on the screen, without times and without the name of our folder."""
-    timed = [claim for claim in (outcome.result or {})["claims"] if claim["kind"] == "timed"]
+    claims = (outcome.result or {}).get("claims", [])
+    timed = [claim for claim in claims if claim["kind"] == "timed"]
     lines = []
     for line in outcome.output.replace(str(outcome.out.parent), "…").splitlines():
         if not any(claim["text"] in line for claim in timed):

@@ -1,5 +1,6 @@
 """Figures are written whole, without a screen, and show what they are given."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_labels_of_curves_that_end_together_do_not_overlap(tmp_path):
     plot_curves(axis, {name: [0, 1] for name in "abc"})
     figure.draw_without_rendering()
     boxes = sorted((text.get_window_extent() for text in axis.texts), key=lambda box: box.y0)
-    assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:]))
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
 
 
 def test_grey_pictures_share_one_scale_and_spare_axes_stay_empty():

@@ -4,6 +4,7 @@ It lies in a temporary folder; the READMEs there are this repository's. The orac
 other text is lost" share no code with the course.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from common.course import cli, mirror, overview, progress, sync
 from common.course import curriculum as plan
 from common.course.readme import Readme
 from common.errors import LessonError
-from common.files import write_text
+from common.files import write_json, write_text
 from common.lessons import ROOT, all_lessons, load_lesson
 
 NAMES = ("README.md", "README.zh.md")
@@ -579,6 +580,28 @@ def test_two_writers_at_once_lose_nothing(root: Path) -> None:
 @pytest.mark.full
 def test_two_writers_at_once_lose_nothing_in_a_hundred_rounds(root: Path) -> None:
     assert rounds_at_once(root, 100) == 0
+
+
+def test_the_mirror_is_read_and_written_under_one_lock(root: Path, monkeypatch: Patch) -> None:
+    """The moment between is too short to be met by chance."""
+    steps = []
+
+    @contextlib.contextmanager
+    def guard(path: Path):
+        steps.append("lock")
+        yield
+        steps.append("release")
+
+    def written(path: Path, content: object) -> None:
+        steps.append("write")
+        write_json(path, content)
+
+    read = mirror._read
+    monkeypatch.setattr(mirror, "locked", guard)
+    monkeypatch.setattr(mirror, "_read", lambda path: steps.append("read") or read(path))
+    monkeypatch.setattr(mirror, "write_json", written)
+    course("done", "01/01")
+    assert steps == ["lock", "read", "write", "release"]
 
 
 def test_the_readmes_as_they_are_have_no_remarks(root: Path) -> None:

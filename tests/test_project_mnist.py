@@ -1,4 +1,4 @@
-"""The digit reader as its user meets it: what is no digit, a page in the browser, a kill in training.
+"""The digit reader as its user meets it: what is no digit, a page in the browser, a kill.
 
 One tiny training serves all tests but the last, and is the one that test_lessons_run judges.
 """
@@ -264,8 +264,18 @@ def test_the_first_loss_is_that_of_a_guess() -> None:
     losses = []
     for seed in range(3):
         torch.manual_seed(seed)
-        losses.append(project.cross_entropy(project.DigitNet(24), (x, y)).item())
+        losses.append(project.cross_entropy(project.DigitNet(24), (x, y), smoothing=0.0).item())
     assert np.log(10) - 0.3 < np.mean(losses) < np.log(10) + 0.6
+
+
+def test_probabilities_of_more_than_one_part() -> None:
+    model = project.DigitNet(8)
+    x = torch.rand(30, 1, 28, 28)
+    alone = project.probabilities(model, x)
+    many = project.probabilities(model, x.repeat(50, 1, 1, 1))
+    assert many.shape == (1500, 10) and not many.requires_grad
+    torch.testing.assert_close(many[-30:], alone)
+    torch.testing.assert_close(many.sum(dim=1), torch.ones(1500))
 
 
 def test_a_drawing_comes_back_whatever_its_place_size_and_polarity() -> None:

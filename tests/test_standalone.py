@@ -1,7 +1,7 @@
-"""Scripts as a learner starts them: a plain `python path/to/script.py`, from another directory, nothing preloaded.
+"""Scripts as a learner starts them: `python path/to/script.py`, from another folder.
 
-The forked children of the other tests have everything imported and one random hash seed between them. What only works
-there, or only there gives this number, is found here.
+The forked children of the other tests have everything imported and one random hash seed between
+them. What only works there, or only there gives this number, is found here.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,8 @@ def pairs(lessons: Sequence[Lesson], how: str) -> dict[str, tuple[Job, Job]]:
     return {lesson.number: (JOBS[lesson.number], Job(lesson.path, how=how)) for lesson in lessons}
 
 
-PLAIN, SPAWNED = pairs(one_per_phase(), "plain"), pairs(one_phase(), "spawn")
+PLAIN = pairs(one_per_phase(), "plain")
+SPAWNED = pairs(one_phase(), "spawn")
 
 
 @pytest.mark.parametrize("jobs", PLAIN.values(), ids=PLAIN)
@@ -55,6 +56,6 @@ def test_help_from_elsewhere(engine: Engine) -> None:
     """--help works from any folder, prints the docstring, and writes nothing."""
     lesson = all_lessons()[0]
     outcome = engine.run(Job(lesson.path, argv=("--help",), how="plain"))
-    assert (
-        outcome.code == 0 and lesson.title in outcome.output and not any(outcome.out.iterdir())
-    ), str(outcome)
+    assert outcome.code == 0, str(outcome)
+    assert lesson.title in outcome.output
+    assert not any(outcome.out.iterdir())

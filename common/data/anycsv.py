@@ -127,6 +127,8 @@ def _decode(content: bytes, encoding: str | None, shown: str) -> str:
     if not encoding:
         found = [name for mark, name in MARKS.items() if content.startswith(mark)]
         encoding = found[0] if found else "utf-8"
+        if not found and b"\0" in content:
+            raise _no_text(shown)
     try:
         text = content.decode(encoding).removeprefix("\ufeff")
     except UnicodeError:
@@ -141,11 +143,15 @@ def _decode(content: bytes, encoding: str | None, shown: str) -> str:
     if not text.strip():
         raise LessonError(f"{shown} is empty. Give a CSV with a line of names and rows below it.")
     if "\0" in text:
-        raise LessonError(
-            f"{shown} is not a text file. If it is a workbook, save it as CSV in the program it is "
-            "from; if it is text after all, say its --encoding, such as utf-16-le."
-        )
+        raise _no_text(shown)
     return text
+
+
+def _no_text(shown: str) -> LessonError:
+    return LessonError(
+        f"{shown} is not a text file. If it is a workbook, save it as CSV in the program it is "
+        "from; if it is text after all, say its --encoding, such as utf-16-le."
+    )
 
 
 def _declared_separator(text: str, separator: str | None) -> tuple[str, str | None, list[str]]:
@@ -296,7 +302,7 @@ def _collect(
     try:
         for number, row in enumerate(body, first):
             ended = row == [LAST]
-            full = len(cells) == limit
+            full = len(cells) == limit and not ended
             if ended or full:
                 break
             if not any(row):
