@@ -3,7 +3,7 @@ pandas 基础：带标签的表格
 
 You will be able to answer
     1. What do labels add to an array?                 show_labels  align, loc
-    2. How do you pick rows, and when are they copied? show_rows    mask, first-write, chained
+    2. How do you pick rows, and which are copies?     show_rows    mask, first-write, chained
     3. What does groupby do, said with a dictionary?   show_groups  groups, missing
     4. How many rows will a join have?                 show_joins   joins
     5. How do you turn a table: long, wide, by week?   show_shapes  melt, round-trip, weeks, gap
@@ -164,9 +164,10 @@ def join_sizes(left: Iterable, right: Iterable) -> dict[str, int]:
     # end practice
 
 
-def show_joins(cfg: Config) -> float:
+def show_joins(cfg: Config) -> tuple[int, dict[str, pd.DataFrame]]:
     print("\n[4] A join makes one row for every pair of equal keys")
-    users, orders = users_and_orders()
+    users = pd.DataFrame({"user": [1, 2, 3], "name": ["ana", "bo", "chen"]})
+    orders = pd.DataFrame({"user": [2, 2, 3, 4], "item": ["pen", "ink", "map", "cup"]})
     print(f"  3 users, 4 orders, predicted: {join_sizes(users['user'], orders['user'])}")
 
     rng = cfg.rng()
@@ -192,13 +193,7 @@ def show_joins(cfg: Config) -> float:
     missing = pd.DataFrame({"user": [None, "ana"]})
     rows = len(missing.merge(missing, on="user"))
     print(f"  None and ana, joined to themselves: {rows} rows; SQL would make 1, without the NULL")
-    return joined
-
-
-def users_and_orders() -> tuple[pd.DataFrame, pd.DataFrame]:
-    users = pd.DataFrame({"user": [1, 2, 3], "name": ["ana", "bo", "chen"]})
-    orders = pd.DataFrame({"user": [2, 2, 3, 4], "item": ["pen", "ink", "map", "cup"]})
-    return users, orders
+    return joined, {"users": users, "orders": orders}
 
 
 def melt(frame: pd.DataFrame, keep: str) -> list[tuple]:
@@ -277,13 +272,12 @@ def show_shapes(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
 # Pictures: skip on a first reading
 
 
-def draw_joins(cfg: Config) -> None:
+def draw_joins(cfg: Config, tables: dict[str, pd.DataFrame]) -> None:
     from matplotlib.patches import Rectangle
 
-    users, orders = users_and_orders()
-    tables = {"users": users, "orders": orders}
+    tables = dict(tables)
     for kind in ("inner", "left", "right", "outer"):
-        tables[kind] = users.merge(orders, on="user", how=kind)
+        tables[kind] = tables["users"].merge(tables["orders"], on="user", how=kind)
     colours = {"user": PURPLE, "name": BLUE, "item": ORANGE}
     figure, axis = new_figure(size=(12.6, 3.8))
     left = 0.0
@@ -311,9 +305,9 @@ def run(cfg: Config) -> dict[str, float]:
     show_labels(cfg)
     show_rows(cfg, frame, columns)
     means = show_groups(cfg, frame, key, columns)
-    joined = show_joins(cfg)
+    joined, tables = show_joins(cfg)
     show_shapes(cfg, frame, columns)
-    draw_joins(cfg)
+    draw_joins(cfg, tables)
     return {"joined": joined, "rows": len(frame), **means}
 
 

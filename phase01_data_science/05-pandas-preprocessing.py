@@ -2,7 +2,7 @@
 数据预处理：清洗数据，但不泄漏测试集
 
 You will be able to answer
-    1. What becomes of impossible and missing numbers?show_numbers     by-hand, found, parity
+    1. What becomes of wild and missing numbers?      show_numbers     by-hand, found, parity
     2. How do categories and dates become numbers?    show_categories  one-hot, circle
     3. How can pure noise look like knowledge?        show_leak        leak, honest
     4. Why codes out of fold for the training rows?   show_own_label   own-code, tempted, unspoilt
@@ -25,8 +25,7 @@ from common.figures import GREY, PURPLE, new_figure, save_figure
 
 NUMBERS = {"iris": [*IRIS_COLUMNS], "titanic": ["Age", "Fare", "SibSp", "Parch"]}
 CATEGORIES = {"iris": ["site"], "titanic": ["Sex", "Embarked", "Pclass"]}
-# rows whose sepal length is written down in millimetres
-SLIPS = {"iris": [7, 60, 111, 140], "titanic": []}
+SLIPS = {"iris": [7, 60, 111, 140], "titanic": []}  # rows with a length in millimetres
 WANTED = {"iris": 0.85, "titanic": 0.74}  # held-out accuracy
 
 
@@ -56,7 +55,6 @@ class Cleaner:
     def blank(self, x: np.ndarray) -> np.ndarray:
         """NaN where a value lies more than ten spreads from the middle of its column."""
         far = np.abs(x - self.middle) > 10 * self.spread
-
         # Where most values are equal the spread is 0, and says nothing about the others.
         return np.where(far & (self.spread > 0), np.nan, x)
 
@@ -99,8 +97,8 @@ def show_numbers(cfg: Config, frame: pd.DataFrame) -> None:
     x = frame[NUMBERS[cfg.data]].to_numpy(dtype=float)
     cleaner = Cleaner().fit(x)
     wild = np.isnan(cleaner.blank(x)) & ~np.isnan(x)
-    median, mean = np.nanmedian(x[:, 0]), np.nanmean(x[:, 0])
-    print(f"  {NUMBERS[cfg.data][0]}: median {median:.2f}, mean {mean:.2f}, blanked {x[wild]}")
+    first = x[:, 0]
+    print(f"  median {np.nanmedian(first):.2f}, mean {np.nanmean(first):.2f}; blanked {x[wild]}")
     slips = [[row, 0] for row in SLIPS[cfg.data]]
     text = f"the {len(slips)} slips of the pen are blanked, and nothing else"
     check("found", text, np.argwhere(wild).tolist() == slips)
@@ -174,7 +172,6 @@ def show_leak(cfg: Config) -> dict[str, list[float]]:
     scores = {"leak": [], "honest": [], "mean_before": [], "mean_inside": []}
     for rng in np.random.default_rng(cfg.seed).spawn(5):
         category, y, train = coin_tosses(cfg, rng)
-
         # Wrong: these means have seen the labels of the test rows.
         leaky = target_means(category, y, levels)[category]
         honest = target_means(category[train], y[train], levels)[category]
@@ -211,11 +208,12 @@ def out_of_fold(category: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.nda
 
 def show_own_label(cfg: Config) -> dict[str, list[float]]:
     print("\n[4] Means of the training rows still hold each training row's own label")
-    category = np.array([0, 0, 0, 1, 1, 2])
-    y = np.array([1, 0, 1, 1, 0, 1])
-    fold = np.array([0, 1, 2, 0, 1, 2])
-    text = "labels 1 0 1 in three folds get the codes 1/2, 1, 1/2; a lone row the mean of the rest"
-    check_close("own-code", text, out_of_fold(category, y, fold), [0.5, 1, 0.5, 0, 1, 0.5])
+    category = np.array([0, 0, 0, 0, 1, 1, 2])
+    y = np.array([1, 0, 1, 1, 1, 0, 0])
+    fold = np.array([0, 0, 1, 2, 0, 1, 2])
+    text = "labels 1 0 | 1 | 1 in three folds: codes 1, 1, 2/3, 2/3; a lone row: the others' mean"
+    wanted = [1, 1, 2 / 3, 2 / 3, 0, 1, 3 / 5]
+    check_close("own-code", text, out_of_fold(category, y, fold), wanted)
 
     scores = {"alone": [], "tempted_training": [], "tempted": [], "unspoilt": []}
     for rng in np.random.default_rng(cfg.seed).spawn(5):
@@ -233,7 +231,7 @@ def show_own_label(cfg: Config) -> dict[str, list[float]]:
         scores["unspoilt"].append(accuracies(np.c_[feature, codes], y, train)["test"])
 
     alone, training, tempted, unspoilt = (float(np.mean(values)) for values in scores.values())
-    print(f"  a useful feature alone: {alone:.3f} of the test rows are right")
+    print(f"  a useful feature alone: {alone:.3f} are right")
     text = f"a useless target mean beside it: {training:.3f} in training, and in the test {{}} less"
     expect("tempted", text, alone - tempted, at_least=0.05)
     expect("unspoilt", "codes out of fold: in the test {} less", alone - unspoilt, at_most=0.02)
@@ -278,8 +276,7 @@ def show_pipeline(cfg: Config, frame: pd.DataFrame, y: np.ndarray) -> dict[str, 
     gaps = np.isnan(np.vstack([x_train, x_test])).sum()
     check("full", f"{x_train.shape[1]} columns, in which {{}} cells are empty", gaps, at_most=0)
 
-    model = LogisticRegression(max_iter=1000).fit(x_train, y[train])
-    predicted = model.predict(x_test)
+    predicted = LogisticRegression(max_iter=1000).fit(x_train, y[train]).predict(x_test)
     depends_on_input("inputs", "the answer depends on the row: {} right", predicted, y[test])
     accuracy = float((predicted == y[test]).mean())
     expect("accuracy", "{} of the held-out rows are right", accuracy, at_least=WANTED[cfg.data])

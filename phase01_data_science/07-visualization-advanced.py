@@ -2,14 +2,15 @@
 可视化进阶：不误导人的图
 
 You will be able to answer
-    1. What do a mean, a variance and a correlation not tell?      show_anscombe   pearson, same, variance, different
-    2. How do you lay out a figure with plots of different size?   show_mosaic     spans, refused, shared
-    3. When do two y axes lie, and when may a plot have two?       show_twins      crossing
-    4. Which colours show numbers without inventing edges?         show_colours    lightness, smooth, monotone, jet
-    5. When may panels be compared, and what tells the reader?     show_multiples  own-scale, one-scale, note, style
+    1. What do a mean and a correlation not tell?   show_anscombe   pearson, same, different
+    2. How do you lay out plots of different size?  show_mosaic     by-hand, spans, shared
+    3. When do two y axes lie?                      show_twins      crossing
+    4. Which colours show numbers, not edges?       show_colours    lightness, monotone, jet
+    5. When may panels be compared?                 show_multiples  own, shared-scale, note, sheet
+Predict   jet_back: in which share of its steps does the rainbow map jet become darker?
 Run       python phase01_data_science/07-visualization-advanced.py         about 8 s
 Needs     phase01_data_science/06-matplotlib-basics
-Reference np.corrcoef
+Reference np.corrcoef, get_subplotspec
 """
 
 from dataclasses import dataclass
@@ -19,369 +20,330 @@ import numpy as np
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
 from common.errors import LessonError
-from common.figures import BLUE, COLOURS, GREY, ORANGE, RED, new_figure, save_figure
+from common.figures import BLUE, COLOURS, GREY, ORANGE, RED, new_figure, pyplot, save_figure
 from common.lessons import load_lesson
 
-BASICS = load_lesson("phase01_data_science/06-matplotlib-basics")
+basics = load_lesson("phase01_data_science/06-matplotlib-basics")
+
 X = [10, 8, 13, 9, 11, 14, 6, 4, 12, 7, 5]
-ANSCOMBE = {  # four sets of 11 points, (x, y)
+X4 = [8, 8, 8, 8, 8, 8, 8, 19, 8, 8, 8]
+# Anscombe's four sets of 11 points, (x, y)
+ANSCOMBE = {
     "I": (X, [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68]),
     "II": (X, [9.14, 8.14, 8.74, 8.77, 9.26, 8.10, 6.13, 3.10, 9.13, 7.26, 4.74]),
     "III": (X, [7.46, 6.77, 12.74, 7.11, 7.81, 8.84, 6.08, 5.39, 8.15, 6.42, 5.73]),
-    "IV": (
-        [8] * 7 + [19] + [8] * 3,
-        [6.58, 5.76, 7.71, 8.84, 8.47, 7.04, 5.25, 12.50, 5.56, 7.91, 6.89],
-    ),
+    "IV": (X4, [6.58, 5.76, 7.71, 8.84, 8.47, 7.04, 5.25, 12.50, 5.56, 7.91, 6.89]),
 }
-LAYOUT = "top  top  .\nmain main side\nmain main side\nlow  low  low"
+LAYOUT = "top  top  .\nmain main side\nmain main side"
+PETALS = np.arange(1, 7.1, 0.25)
+Limits = tuple[float, float]
 
 
 @dataclass
 class Config(LessonConfig):
     data: str = param("iris", "data set, beside Anscombe's four", choices=("iris",))
+    threads = 1
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of two (n,): 1 on a rising line, -1 on a falling one. nan where one of them never varies."""
-    # practice: how well does a straight line describe them?
-    # hint: only distances from the mean count: dx = x - mean of x, and the same for y
-    # hint: the mean of dx dy, over the product of the two standard deviations
-    dx, dy = x - np.mean(x), y - np.mean(y)
-    together = np.mean(dx * dy)
-    alone = np.sqrt(np.mean(dx**2) * np.mean(dy**2))
-    # end practice
+    """Correlation of two (n,): 1 on a rising line, -1 on a falling one, nan for a constant."""
+    # practice: How well does a straight line describe them?
+    dx = x - x.mean()
+    dy = y - y.mean()
+    together = (dx * dy).mean()
+    alone = np.sqrt((dx**2).mean() * (dy**2).mean())
     return float(together / alone) if alone > 0 else float("nan")
-
-
-def spans(layout: str) -> dict[str, tuple[int, int, int, int]]:
-    """name -> rows from, to (not included), columns from, to, as in CSS's grid-template-areas; "." is nobody's.
-    Raises LessonError when the cells of a name are no full rectangle."""
-    cells = np.array([line.split() for line in layout.splitlines()])  # (rows, columns) of names
-    found = {}
-    for name in sorted(set(cells.ravel()) - {"."}):
-        # practice: from a drawn layout to rectangles
-        # hint: rows, columns = np.nonzero(cells == name) says where the name stands
-        # hint: the rectangle from the smallest to the largest of each; all cells in it must carry the name
-        rows, columns = np.nonzero(cells == name)
-        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-        if (cells[top:bottom, left:right] != name).any():
-            raise LessonError(f"“{name}” is no rectangle: give all cells inside it this name.")
-        found[name] = (int(top), int(bottom), int(left), int(right))
-        # end practice
-    return found
-
-
-def limits_that_cross(
-    one: np.ndarray, two: np.ndarray, limits: tuple[float, float], place: int
-) -> tuple[float, float]:
-    """Limits of a second y axis on which `two` meets `one` at index `place` and is half as tall as the axes.
-    one, two: (n,); limits: of the first axis. The lie is that simple."""
-    # practice: let two curves cross where you like
-    # hint: at which share of its axis does `one` stand at that index? `two` must stand at the same
-    # hint: the second axis spans twice the range of `two`; the share then says where it begins
-    low, high = limits
-    share = (one[place] - low) / (high - low)
-    height = 2 * (two.max() - two.min())
-    bottom = two[place] - share * height
     # end practice
-    return bottom, bottom + height
-
-
-def lightness(rgb: np.ndarray) -> np.ndarray:
-    """L* of CIELAB, 0 black to 100 white: how light a colour looks. rgb: (..., 3) in sRGB, 0 to 1 -> (...)."""
-    # practice: from the numbers on a screen to what the eye sees
-    # hint: light = np.where(…) undoes the screen: v / 12.92 up to 0.04045, else ((v + 0.055) / 1.055) ** 2.4
-    # hint: Y = 0.2126 red + 0.7152 green + 0.0722 blue; 116 cbrt(Y) - 16, but up to (6 / 29) ** 3 it is Y (29 / 3) ** 3
-    light = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = light @ np.array([0.2126, 0.7152, 0.0722])  # the eye is least sensitive to blue
-    dark = luminance * (29 / 3) ** 3
-    seen = np.where(luminance <= (6 / 29) ** 3, dark, 116 * np.cbrt(luminance) - 16)
-    # end practice
-    return seen
 
 
 def show_anscombe(cfg: Config) -> None:
     print("\n[1] Four sets of points: the same summary, and nothing else in common")
-    sets = [(name, np.array(x, float), np.array(y)) for name, (x, y) in ANSCOMBE.items()]
-    table = np.array(
-        [(x.mean(), y.mean(), pearson(x, y), x.var(ddof=1), y.var(ddof=1)) for _, x, y in sets]
-    )  # (4, 5)
-    for (name, *_), (mx, my, r, vx, vy) in zip(sets, table):
-        print(
-            f"  {name:>3}: means {mx:.2f}, {my:.2f}; variances {vx:.3f}, {vy:.3f}; correlation {r:.3f}"
-        )
-    check_close(
-        "pearson", "ours is np.corrcoef", table[:, 2], [np.corrcoef(x, y)[0, 1] for _, x, y in sets]
-    )
-    rounded = table[:, :3].round(2)
-    check(
-        "same",
-        f"to two decimals all have means {rounded[0, 0]}, {rounded[0, 1]} and correlation {rounded[0, 2]}",
-        (rounded == rounded[0]).all(),
-    )
-    check(
-        "variance",
-        "their variances differ by less than",
-        np.ptp(table[:, 3:], axis=0).max(),
-        below=0.01,
-    )
-    (_, x2, y2), (_, x3, y3), (_, x4, _) = sets[1:]
-    bent = abs(np.polyval(np.polyfit(x2, y2, 2), x2) - y2).max()  # from the best parabola
-    check(
-        "different",
-        "II is a parabola; III a line but for one point; IV has one x but for one point",
-        bent < 0.01 and pearson(x3[y3 < 12], y3[y3 < 12]) > 0.9999 and np.ptp(x4[x4 < 19]) == 0,
-    )
-    rows = 1 if cfg.tiny else 2  # axes cost more than all the rest
-    figure, axes = new_figure(rows, rows, size=(11, 7.6), sharex=True, sharey=True, squeeze=False)
-    lessons = (
-        "a line and noise",
-        "a curve, not a line",
-        "one wrong point tilts the line",
-        "one point makes the line",
-    )
-    for axis, (name, x, y), lesson in zip(axes.flat, sets, lessons):
-        axis.plot([2, 20], [4, 13], color=GREY)  # the least-squares line of all four: 3 + x / 2
-        axis.scatter(x, y, color=np.where(y > 12, RED, BLUE), s=70, zorder=3)
-        axis.set(title=f"{name}: {lesson}", xticks=range(5, 21, 5))
-    axes[0, 0].annotate(
-        "y = 3 + x / 2\nin all four", (16.5, 11.2), (15.5, 5), arrowprops={"arrowstyle": "->"}
-    )
-    save_figure(figure, cfg.out / "anscombe")
+    sets = {name: np.array(points, dtype=float) for name, points in ANSCOMBE.items()}  # (2, 11)
+    means = np.array([points.mean(axis=1) for points in sets.values()])  # (4, 2)
+    variances = np.array([points.var(axis=1, ddof=1) for points in sets.values()])
+    correlations = np.array([pearson(x, y) for x, y in sets.values()])
+    for name, mean, variance, r in zip(sets, means, variances, correlations):
+        print(f"  {name:>3}: means {mean.round(2)}  variances {variance.round(3)}  r {r:.3f}")
+
+    # A falling cloud, too: a correlation has a sign.
+    x, y = sets["II"]
+    ours = [*correlations, pearson(x, -y), pearson(x, np.full(11, 3.0))]
+    numpys = [np.corrcoef(x, y)[0, 1] for x, y in sets.values()]
+    numpys += [np.corrcoef(x, -y)[0, 1], np.nan]
+    check_close("pearson", "our correlation is np.corrcoef's; nan for a constant", ours, numpys)
+
+    summary = np.c_[means, correlations].round(2)
+    spread = np.ptp(variances, axis=0).max()
+    equal = (summary == summary[0]).all() and spread < 0.01
+    check("same", f"means and r are equal to two decimals, variances within {spread:.4f}", equal)
+
+    bent = np.abs(np.polyval(np.polyfit(x, y, 2), x) - y).max()  # from the best parabola
+    x, y = sets["III"]
+    straight = pearson(x[y < 12], y[y < 12])
+    x, y = sets["IV"]
+    upright = np.ptp(x[x < 19])
+    text = "II is a parabola, III a line but for one point, IV has one x but for one point"
+    check("different", text, bent < 0.01 and straight > 0.9999 and upright == 0)
+
+
+def spans(layout: str) -> dict[str, tuple[int, int, int, int]]:
+    """name -> first row, row after the last, first column, column after the last.
+
+    As CSS reads grid-template-areas; "." is an empty cell. Raises LessonError where the cells
+    of a name are no full rectangle.
+    """
+    cells = np.array([line.split() for line in layout.splitlines()])  # (rows, columns) of names
+    found = {}
+    for name in sorted(set(cells.ravel()) - {"."}):
+        # practice: From a drawn layout to rectangles
+        rows, columns = np.nonzero(cells == name)
+        top = int(rows.min())
+        bottom = int(rows.max()) + 1
+        left = int(columns.min())
+        right = int(columns.max()) + 1
+        if (cells[top:bottom, left:right] != name).any():
+            raise LessonError(f"“{name}” is no rectangle: give all cells inside it this name.")
+        found[name] = (top, bottom, left, right)
+        # end practice
+    return found
 
 
 def show_mosaic(cfg: Config, flowers: dict[str, np.ndarray]) -> None:
-    print(
-        "\n[2] A layout drawn as text: every name gets its rectangle\n  "
-        + LAYOUT.replace("\n", "\n  ")
-    )
-    figure, axis = new_figure(size=(11.5, 10.5))
-    axis.remove()
-    axes = figure.subplot_mosaic(
-        [line.split() for line in LAYOUT.splitlines()], height_ratios=(0.7, 1, 1, 1.3)
-    )
-    places = {name: axis.get_subplotspec() for name, axis in axes.items()}
-    theirs = {
-        name: (p.rowspan.start, p.rowspan.stop, p.colspan.start, p.colspan.stop)
-        for name, p in places.items()
-    }
-    check("spans", "our rectangles are matplotlib's", spans(LAYOUT) == theirs)
+    print("\n[2] A layout drawn as text: every name gets its rectangle")
+    print("  " + LAYOUT.replace("\n", "\n  "))
+    by_hand = spans("a a b\na a b\n. c c")
+    wanted = {"a": (0, 2, 0, 2), "b": (0, 2, 2, 3), "c": (2, 3, 1, 3)}
     try:
-        check("refused", "an L is refused", not spans("a a b\na c b"))
+        refused = str(spans("a a b\na c b"))
     except LessonError as error:
-        check("refused", f"an L is refused: {error}", "“a”" in str(error))
-    axes["top"].sharex(axes["main"])  # from now on they have one scale
-    axes["side"].sharey(axes["main"])
-    for (name, rows), colour in zip(flowers.items(), COLOURS):
-        axes["main"].scatter(
-            rows[:, 2], rows[:, 3], color=colour, alpha=0.65, edgecolor="none", s=60
-        )
-        axes["main"].text(
-            rows[:, 2].mean() + 0.35, rows[:, 3].min() - 0.13, name, color=colour, fontweight="bold"
-        )
-        axes["top"].hist(rows[:, 2], np.arange(1, 7.1, 0.25), color=colour, alpha=0.65)
-        axes["side"].hist(
-            rows[:, 3], np.arange(0, 2.7, 0.125), color=colour, alpha=0.65, orientation="horizontal"
-        )
-        axes["low"].plot(range(4), rows[::5].T, color=colour, alpha=0.3, linewidth=1)
-        axes["low"].plot(range(4), rows.mean(axis=0), color=colour, linewidth=4)
-    axes["main"].set(
-        xlabel="petal length, cm", ylabel="petal width, cm", xlim=(0.8, 7.2), ylim=(-0.1, 2.7)
-    )
-    axes["top"].set(
-        title="Petals: length and width, each alone and both together", ylabel="flowers"
-    )
-    axes["side"].set_xlabel("flowers")
-    axes["low"].set(
-        title="All four measures: means, and every fifth flower",
-        ylabel="cm",
-        xlim=(-0.25, 3.25),
-        xticks=range(4),
-        xticklabels=BASICS.MEASURES,
-    )
-    check(
-        "shared",
-        "zooming the scatter plot zooms the histograms beside it",
-        axes["top"].get_xlim() == (0.8, 7.2) and axes["side"].get_ylim() == (-0.1, 2.7),
-    )
-    save_figure(figure, cfg.out / "mosaic")
+        refused = str(error)
+    text = f"three rectangles are found; an L is refused: {refused}"
+    check("by-hand", text, by_hand == wanted and "“a”" in refused)
+
+    figure = pyplot().figure()
+    axes = figure.subplot_mosaic([line.split() for line in LAYOUT.splitlines()])
+    theirs = {}
+    for name, axis in axes.items():
+        place = axis.get_subplotspec()
+        rows = (place.rowspan.start, place.rowspan.stop)
+        theirs[name] = (*rows, place.colspan.start, place.colspan.stop)
+    check("spans", "our rectangles are those of subplot_mosaic", spans(LAYOUT) == theirs)
+
+    axes["top"].sharex(axes["main"])
+    axes["main"].set_xlim(0.8, 7.2)
+    text = "two plots that share an axis: zooming one zooms the other to {}"
+    check("shared", text, axes["top"].get_xlim()[1], at_least=7.2, at_most=7.2)
+    pyplot().close(figure)
+
+
+def limits_that_cross(one: np.ndarray, two: np.ndarray, limits: Limits, place: int) -> Limits:
+    """Limits of a second y axis on which `two` meets `one` at index `place`.
+
+    one, two: (n,); limits: of the first axis. `two` gets half the height of the plot.
+    """
+    # practice: Let two curves cross where you like
+    low, high = limits
+    share = (one[place] - low) / (high - low)
+    height = 2 * (two.max() - two.min())
+    bottom = two[place] - share * height
+    return bottom, bottom + height
+    # end practice
+
+
+def users_and_sales(cfg: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """15 years of two series that have nothing to do with each other."""
+    rng = cfg.rng()
+    years = np.arange(2010, 2025)
+    users = 40 + 1.5 * np.arange(15) + rng.normal(0, 0.8, 15)
+    sales = 3 * 1.13 ** np.arange(15) + rng.normal(0, 0.1, 15)
+    return years, users, sales
 
 
 def show_twins(cfg: Config) -> None:
     print("\n[3] With two y axes, where the curves cross is decided by whoever draws them")
-    years, rng, places = np.arange(2010, 2025), cfg.rng(), (8,) if cfg.tiny else (3, 8, 12)
-    users, sales = (
-        40 + 1.5 * np.arange(15) + rng.normal(0, 0.8, 15),
-        3 * 1.13 ** np.arange(15) + rng.normal(0, 0.1, 15),
-    )
-    figure, axes = new_figure(
-        1 if cfg.tiny else 2, 2, size=(13.5, 9), gridspec_kw={"wspace": 0.08, "hspace": 0.08}
-    )
-    found, honest = [], axes.flat[-1]
-    for axis, place in zip(axes.flat, places):
+    years, users, sales = users_and_sales(cfg)
+    found = []
+    figure, axis = new_figure()
+    axis.set_ylim(10, 90)
+    twin = axis.twinx()
+    for place in (3, 8, 12):
+        twin.set_ylim(limits_that_cross(users, sales, (10, 90), place))
+        users_at = axis.transData.transform(np.c_[years, users])[:, 1]  # pixels, lesson 1.6
+        sales_at = twin.transData.transform(np.c_[years, sales])[:, 1]
+        share = np.ptp(sales_at) / axis.bbox.height
+        found.append([sales_at[place] - users_at[place], share])
+    pyplot().close(figure)
+    text = "in 2013, in 2018 and in 2022 the curves meet on the screen, sales half the plot high"
+    check_close("crossing", text, found, [[0, 0.5]] * 3)
+
+
+def lightness(rgb: np.ndarray) -> np.ndarray:
+    """L* of CIELAB, 0 black to 100 white: how light a colour looks. sRGB (..., 3) -> (...)"""
+    # practice: From the numbers on a screen to what the eye sees
+    # A screen turns the number v into the light v²·⁴, nearly; this is the standard's curve.
+    light = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+    # The eye is least sensitive to blue.
+    luminance = light @ np.array([0.2126, 0.7152, 0.0722])
+    dark = luminance * (29 / 3) ** 3
+    return np.where(luminance <= (6 / 29) ** 3, dark, 116 * np.cbrt(luminance) - 16)
+    # end practice
+
+
+def show_colours(cfg: Config) -> dict[str, float]:
+    print("\n[4] The eye reads shape from lightness: where it turns back, an edge is invented")
+    greys = np.array([0, 10, 119, 128, 255])[:, None] / 255
+    colours = np.vstack([np.repeat(greys, 3, axis=1), np.eye(3)])
+    published = [0, 2.74, 50.03, 53.59, 100, 53.24, 87.73, 32.30]
+    text = "black, three greys, white, red, green and blue have the lightness known of them"
+    check_close("lightness", text, lightness(colours), published, atol=0.01)
+
+    colormaps = pyplot().colormaps
+    light = {}
+    for name in ("viridis", "cividis", "jet"):
+        light[name] = lightness(colormaps[name](np.arange(256))[:, :3])  # (256,)
+    smallest = min(np.diff(light[name]).min() for name in ("viridis", "cividis"))
+    text = "viridis and cividis become lighter in every step, by {} at least"
+    check("monotone", text, smallest, above=0)
+    back = float((np.diff(light["jet"]) < 0).mean())
+    check("jet", "jet becomes darker in a share of {} of its steps", back, above=0.3)
+    return {"jet_back": back}
+
+
+def show_multiples(cfg: Config, flowers: dict[str, np.ndarray]) -> dict[str, float]:
+    print("\n[5] Small multiples: the same plot again and again, on the same scale")
+    figure, axes = new_figure(2, 3, size=(14, 7.4))
+    plot_multiples(axes, flowers)
+    spread = np.array([rows[:, 2].std() for rows in flowers.values()])
+    widths = [[np.ptp(axis.get_xlim()) for axis in row] for row in axes]
+
+    # One standard deviation as a share of the axis is what the eye compares.
+    seen = spread / np.array(widths)  # (2, 3)
+    apart = seen.max(axis=1) / seen.min(axis=1)
+    text = "on scales of their own the widest looks only {} times as wide as the narrowest"
+    check("own", text, apart[0], below=1.5)
+    text = f"on one scale it looks {apart[1]:.1f} times as wide, as it is in cm"
+    check_close("shared-scale", text, apart[1], spread.max() / spread.min())
+
+    # In points, not in data: the same distance on both scales.
+    away = []
+    for axis in axes[:, 0]:
+        note = axis.annotate("near 1.75 cm", (1.75, 9), (36, 0), textcoords="offset points")
+        away.append(note.get_window_extent().x0 - axis.transData.transform((1.75, 9))[0])
+    text = "on both scales a note 36 points from its flowers is half an inch away"
+    check_close("note", text, np.array(away) / figure.dpi, [1 / 2, 1 / 2])
+    save_figure(figure, cfg.out / "multiples")
+
+    with pyplot().style.context("ggplot"):
+        inside = pyplot().rcParams["axes.facecolor"]
+    text = f"a style sheet in a with block: background {inside} inside, afterwards ours again"
+    check("sheet", text, inside != pyplot().rcParams["axes.facecolor"] == "white")
+    return {"own_scale": float(apart[0]), "one_scale": float(apart[1])}
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def plot_multiples(axes, flowers: dict[str, np.ndarray]) -> None:
+    """Above each species on its own scale, below on the scale of all. axes: (2, 3)"""
+    pooled = np.concatenate(list(flowers.values()))[:, 2]
+    for column, (name, rows) in enumerate(flowers.items()):
+        own, same = axes[:, column]
+        own.hist(rows[:, 2], 10, color=COLOURS[column])
+        own.set(title=f"{name}: its own scale", ylabel="flowers")
+        same.hist(pooled, PETALS, color="#DDDDDD")  # what the part is a part of
+        same.hist(rows[:, 2], PETALS, color=COLOURS[column])
+        same.set(title=f"{name}: the scale of all", xlim=(0.8, 7.2), ylabel="flowers")
+        same.set_xlabel("petal length, cm")
+
+
+def draw_anscombe(cfg: Config) -> None:
+    figure, axes = new_figure(2, 2, size=(11, 7.6), sharex=True, sharey=True)
+    titles = ["a line and noise", "a curve, not a line"]
+    titles += ["one wrong point tilts the line", "one point makes the line"]
+    for axis, (name, (x, y)), title in zip(axes.flat, ANSCOMBE.items(), titles):
+        axis.plot([2, 20], [4, 13], color=GREY)  # the least-squares line of all four
+        axis.scatter(x, y, color=np.where(np.array(y) > 12, RED, BLUE), s=70, zorder=3)
+        axis.set(title=f"{name}: {title}", xticks=range(5, 21, 5))
+    text = "y = 3 + x / 2\nin all four"
+    axes[0, 0].annotate(text, (16.5, 11.2), (15.5, 5), arrowprops={"arrowstyle": "->"})
+    save_figure(figure, cfg.out / "anscombe")
+
+
+def draw_mosaic(cfg: Config, flowers: dict[str, np.ndarray]) -> None:
+    figure = pyplot().figure(figsize=(11.5, 8))
+    cells = [line.split() for line in LAYOUT.splitlines()]
+    axes = figure.subplot_mosaic(cells, height_ratios=(0.7, 1, 1))
+    top, both, side = (axes[name] for name in ("top", "main", "side"))
+    top.sharex(both)
+    side.sharey(both)
+    look = {"alpha": 0.65, "edgecolor": "none"}
+    for (name, rows), colour in zip(flowers.items(), COLOURS):
+        length, width = rows[:, 2], rows[:, 3]
+        both.scatter(length, width, color=colour, s=60, **look)
+        both.text(length.mean() + 0.35, width.min() - 0.13, name, color=colour, weight="bold")
+        top.hist(length, PETALS, color=colour, **look)
+        side.hist(width, np.arange(0, 2.7, 0.125), color=colour, orientation="horizontal", **look)
+    both.set(xlabel="petal length, cm", ylabel="petal width, cm")
+    both.set(xlim=(0.8, 7.2), ylim=(-0.1, 2.7))
+    top.set(title="Petals: length and width, each alone and both together", ylabel="flowers")
+    side.set_xlabel("flowers")
+    save_figure(figure, cfg.out / "mosaic")
+
+
+def draw_twins(cfg: Config) -> None:
+    years, users, sales = users_and_sales(cfg)
+    figure = pyplot().figure(figsize=(13.5, 9))
+    axes = figure.subplot_mosaic([[3, 8], [3, 8], [12, "users"], [12, "sales"]])
+    for place in (3, 8, 12):
+        axis = axes[place]
         axis.plot(years, users, color=BLUE)
-        axis.set(ylim=(10, 90), title=f"“Sales overtake in {years[place]}”")
+        axis.set(ylim=(10, 90), title=f"“Sales overtake users in {years[place]}”")
         twin = axis.twinx()
         twin.plot(years, sales, color=ORANGE)
         twin.set_ylim(limits_that_cross(users, sales, (10, 90), place))
         twin.grid(False)  # its lines would meet no tick on the left
-        heights = [
-            view.transData.transform(np.c_[years, y])[:, 1]
-            for view, y in ((axis, users), (twin, sales))
-        ]
-        found.append([heights[1][place] - heights[0][place], np.ptp(heights[1]) / axis.bbox.height])
-        axis.plot(
-            years[place],
-            users[place],
-            "o",
-            color=RED,
-            markersize=13,
-            fillstyle="none",
-            markeredgewidth=2.5,
-        )
+        ring = {"color": RED, "markersize": 13, "fillstyle": "none", "markeredgewidth": 2.5}
+        axis.plot(years[place], users[place], "o", **ring)
         axis.set_ylabel("users, thousands", color=BLUE)
         twin.set_ylabel("sales, millions", color=ORANGE)
-    check_close(
-        "crossing",
-        "crossings in years of our choice, to the pixel",
-        found,
-        [[0, 0.5]] * len(places),
-    )
-    for name, y, colour in (("users", users, BLUE), ("sales", sales, ORANGE)):
-        honest.plot(years, 100 * y / y[0], color=colour)
-        honest.text(
-            2024, 100 * y[-1] / y[0], f" {name}", color=colour, fontweight="bold", va="center"
-        )
-    honest.secondary_yaxis("right", functions=(lambda v: v / 100, lambda v: v * 100)).set_ylabel(
-        "times 2010"
-    )
-    honest.set(
-        title="Honest: one scale, both begin at 100", ylabel="2010 = 100", xlim=(2009.4, 2026.5)
-    )
+
+    axes["users"].plot(years, users, color=BLUE)
+    axes["users"].set(title="Two quantities, two plots", ylim=(0, 80), ylabel="users, thousands")
+    axes["sales"].plot(years, sales, color=ORANGE)
+    axes["sales"].set(ylim=(0, 20), ylabel="sales, millions")
     save_figure(figure, cfg.out / "twins")
 
 
-def show_colours(cfg: Config) -> dict:
-    print(
-        "\n[4] The eye reads lightness first: where it turns back, the picture shows an edge that is not in the data"
-    )
-    from matplotlib import colormaps
-
-    grey = np.repeat(np.arange(256)[:, None] / 255, 3, axis=1)
-    check_close(
-        "lightness",
-        "black, #777777, white, red, green, blue: as published",
-        lightness(np.vstack([grey[[0, 119, 255]], np.eye(3)])),
-        [0, 50.03, 100, 53.24, 87.73, 32.30],
-        atol=0.01,
-    )
-    check(
-        "smooth",
-        "256 greys: one step differs from the next by",
-        abs(np.diff(lightness(grey), 2)).max(),
-        below=0.02,
-    )
-    maps = {
-        name: lightness(colormaps[name](np.arange(256))[:, :3])
-        for name in ("viridis", "cividis", "jet")
-    }
-    check(
-        "monotone",
-        "viridis and cividis become lighter with every step",
-        min(np.diff(maps[name]).min() for name in ("viridis", "cividis")),
-        above=0,
-    )
-    back = float((np.diff(maps["jet"]) < 0).mean())
-    check("jet", "jet becomes darker in this share of its steps", back, above=0.3)
-    bell = np.exp(-(np.linspace(-2, 2, 24 if cfg.tiny else 200) ** 2))
-    hill = np.outer(bell, bell)  # smooth: no edge anywhere
-    figure, axis = new_figure(size=(14, 8))
-    axis.remove()
-    axes = figure.subplot_mosaic([["jet", "jet light", "viridis", "viridis light"], ["curve"] * 4])
+def draw_colours(cfg: Config) -> None:
+    bell = np.exp(-(np.linspace(-2, 2, 200) ** 2))
+    figure = pyplot().figure(figsize=(13, 5.4))
+    axes = figure.subplot_mosaic([["jet", "viridis", "curve", "curve"]])
     for name in ("jet", "viridis"):
-        axes[name].imshow(hill, cmap=name)
-        axes[f"{name} light"].imshow(
-            lightness(colormaps[name](hill)[..., :3]), cmap="gray", vmin=0, vmax=100
-        )
+        axes[name].imshow(np.outer(bell, bell), cmap=name)  # smooth: no edge anywhere
         axes[name].set(title=f"A smooth hill in {name}", xticks=[], yticks=[])
-        axes[f"{name} light"].set(title="… its lightness alone", xticks=[], yticks=[])
-    for (name, light), side in zip(maps.items(), ("bottom", "top", "center")):
-        axes["curve"].scatter(
-            np.linspace(0, 1, 256), light, c=np.linspace(0, 1, 256), cmap=name, s=60
-        )
-        axes["curve"].text(1.01, light[-1], name, va=side, fontweight="bold")
-    axes["curve"].set(
-        xlabel="value",
-        ylabel="lightness L*",
-        xlim=(-0.01, 1.1),
-        title="A map for numbers only goes up",
-    )
+    value = np.linspace(0, 1, 256)
+    curve = axes["curve"]
+    for name, side in [("viridis", "bottom"), ("cividis", "top"), ("jet", "center")]:
+        light = lightness(pyplot().colormaps[name](value)[:, :3])
+        curve.scatter(value, light, c=value, cmap=name, s=60)
+        curve.text(1.01, light[-1], name, va=side, fontweight="bold")
+    curve.set(xlabel="value", ylabel="lightness L*", xlim=(-0.01, 1.2))
+    curve.set_title("A map for numbers only goes up")
     save_figure(figure, cfg.out / "colours")
-    return {"jet_back": back}
 
 
-def show_multiples(cfg: Config, flowers: dict[str, np.ndarray]) -> dict:
-    print("\n[5] Small multiples: the same plot again and again, on the same scale")
-    import matplotlib.pyplot as plt
-
-    flowers = dict(list(flowers.items())[:: 2 if cfg.tiny else 1])
-    figure, axes = new_figure(2, len(flowers), size=(14, 7.4))
-    pooled, bins = np.concatenate(list(flowers.values()))[:, 2], np.arange(1, 7.1, 0.25)
-    for column, ((name, rows), colour) in enumerate(zip(flowers.items(), COLOURS)):
-        own, same = axes[:, column]
-        own.hist(rows[:, 2], 10, color=colour)
-        same.hist(pooled, bins, color="#DDDDDD")  # what the part is a part of
-        same.hist(rows[:, 2], bins, color=colour)
-        own.set(title=f"{name}: its own scale", ylabel="flowers")
-        same.set(
-            title=f"{name}: the scale of all",
-            xlim=(0.8, 7.2),
-            xlabel="petal length, cm",
-            ylabel="flowers",
-        )
-    spread = np.array([rows[:, 2].std() for rows in flowers.values()])
-    shown = spread / [
-        [np.ptp(axis.get_xlim()) for axis in row] for row in axes
-    ]  # one sd as a share of the axis
-    apart = shown.max(axis=1) / shown.min(axis=1)
-    check(
-        "own-scale",
-        "own scales: the widest looks hardly wider than the narrowest, times",
-        apart[0],
-        below=1.5,
-    )
-    check_close(
-        "one-scale",
-        f"one scale: {apart[1]:.1f} times, as in cm",
-        apart[1],
-        spread.max() / spread.min(),
-    )
-    note = axes[1, 0].annotate(
-        "narrow and high", (1.75, 22), xytext=(36, 0), textcoords="offset points"
-    )
-    check_close(
-        "note",
-        "a note 36 points from its point is 36/72 inch away, whatever the scale",
-        figure.dpi / 2,
-        note.get_window_extent().x0 - axes[1, 0].transData.transform((1.75, 22))[0],
-    )
-    with plt.style.context("ggplot"):  # plt.style.use would last until the end
-        inside = plt.rcParams["axes.facecolor"]
-    check(
-        "style",
-        f"a style sheet in a with block: background {inside} inside, afterwards ours again",
-        inside != plt.rcParams["axes.facecolor"] == "white",
-    )
-    save_figure(figure, cfg.out / "multiples")
-    return {"own_scale": float(apart[0]), "one_scale": float(apart[1])}
-
-
-def run(cfg: Config) -> dict:
-    flowers = BASICS.load(cfg)
+def run(cfg: Config) -> dict[str, float]:
+    flowers = basics.load(cfg)
     show_anscombe(cfg)
     show_mosaic(cfg, flowers)
     show_twins(cfg)
-    return show_colours(cfg) | show_multiples(cfg, flowers)
+    found = show_colours(cfg) | show_multiples(cfg, flowers)
+    draw_anscombe(cfg)
+    draw_mosaic(cfg, flowers)
+    draw_twins(cfg)
+    draw_colours(cfg)
+    return found
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ You will be able to answer
 Predict   one_rule_baseline: what share of irises does one yes-or-no question name? Guessing: 0.33.
 Run       python phase01_data_science/project-eda.py   about 5 s; --data titanic; --csv FILE
 Needs     -
+Reference stats.contingency.association, stats.false_discovery_control, cross_val_score
 """
 
 import functools
@@ -75,7 +76,7 @@ def kind_of(name: str, known: pd.Series, numbers: pd.Series, days: pd.Series) ->
         category  at most LEVELS different strings, and at most n/2
         text      whatever is left
     """
-    # practice: what kind of thing is in this column?
+    # practice: What kind of thing is in this column?
     n = len(known)
     distinct = known.nunique()
     if n == 0:
@@ -231,7 +232,7 @@ def eta_squared(groups: np.ndarray, x: np.ndarray) -> float:
     groups (n,): numbers 0, 1, … of the group of each row, none of them empty. x (n,): floats.
     Sum over groups of n_g (mean_g - mean)², divided by the sum over rows of (x - mean)².
     """
-    # practice: how much of the spread lies between the groups?
+    # practice: How much of the spread lies between the groups?
     counts = np.bincount(groups)
     means = np.bincount(groups, weights=x) / counts
     between = (counts * (means - x.mean()) ** 2).sum()
@@ -247,7 +248,7 @@ def cramers_v(groups: np.ndarray, labels: np.ndarray) -> float:
     would give (row total times column total, divided by n), and m the smaller number of levels:
     the root of (sum of (O - E)²/E) / (n (m - 1)).
     """
-    # practice: how far are two groupings from independent?
+    # practice: How far are two groupings from independent?
     n = len(groups)
     shape = (groups.max() + 1, labels.max() + 1)
     cells = groups * shape[1] + labels  # the cell of the table into which each row falls
@@ -267,7 +268,7 @@ def permutation_p(
     below it is rounding), p = (b + 1) / (B + 1): the order that we met is a possible one too. As
     soon as b is ENOUGH, p is b divided by the shuffles so far (Besag and Clifford 1991).
     """
-    # practice: could it be luck?
+    # practice: Could it be luck?
     observed = statistic(groups, x)
     reached = 0
     for number in range(1, shuffles + 1):
@@ -285,7 +286,7 @@ def adjust(p: np.ndarray) -> np.ndarray:
 
     The i-th smallest of k becomes p·k/i, but never more than the adjusted value of a larger p.
     """
-    # practice: what is left after so many tries?
+    # practice: What is left after so many tries?
     k = len(p)
     order = np.argsort(p)
     scaled = p[order] * k / np.arange(1, k + 1)
@@ -333,7 +334,7 @@ def as_codes(both: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def show_effects(cfg: Config, table: Table) -> dict[str, list[dict]]:
     print("\n[3] Groups: how large is the difference, and would shuffled labels show it as well?")
-    check_statistics(cfg)
+    show_parity(cfg)
     groups = table.of("category")
     # the target last, so that it is Survived by Sex
     groups.sort(key=lambda name: name == table.target)
@@ -358,7 +359,7 @@ def show_effects(cfg: Config, table: Table) -> dict[str, list[dict]]:
     return {"effects": effects, "gaps": compare(cfg, gaps)}
 
 
-def check_statistics(cfg: Config) -> None:
+def show_parity(cfg: Config) -> None:
     """The four functions against SciPy, on data made for it."""
     from scipy import stats
 
@@ -437,9 +438,9 @@ def cross_validate(
     test rows. Returns the scores {model: one a fold}, and (n,) what the last model predicts for
     each row when it is a test row.
     """
+    # practice: Judged only by rows that were not seen
     from sklearn.base import clone
 
-    # practice: judged only by rows that were not seen
     scores = {name: [] for name in models}
     predicted = np.empty_like(y)
     for train, test in folds:
@@ -454,7 +455,7 @@ def cross_validate(
     # end practice
 
 
-def check_folds(cfg: Config) -> None:
+def show_folds(cfg: Config) -> None:
     """cross_validate on a made table with gaps, where the smallest leak would change the scores."""
     from sklearn.model_selection import KFold, cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -499,7 +500,7 @@ def show_baseline(cfg: Config, table: Table) -> dict | None:
     from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
     from threadpoolctl import threadpool_limits
 
-    check_folds(cfg)
+    show_folds(cfg)
     if not table.target:
         return None
     inputs, y = model_rows(cfg, table)
@@ -527,8 +528,7 @@ def show_baseline(cfg: Config, table: Table) -> dict | None:
     print(f"  rule: {rule}")
 
     if table.name in WANTED and not (cfg.csv or cfg.target):
-        wanted = WANTED[table.name]
-        expect("trees", "the trees' held-out accuracy is {}", mean[measure], at_least=wanted)
+        expect("trees", "the trees' accuracy is {}", mean[measure], at_least=WANTED[table.name])
         gain = mean[measure] - mean["one_rule_baseline"]
         expect("gain", "that is {} above the one rule", gain, above=0.01)
         by_heart = models["trees"].set_params(min_samples_leaf=1)

@@ -295,7 +295,7 @@ def draw_photograph(cfg: Config, photo: np.ndarray, parts: tuple) -> None:
         titles.append(f"rank {k}: {share_of_numbers(parts, k):.0%} of the numbers")
     plot_images(places, pictures, titles)
 
-    noise = np.linalg.svd(cfg.rng().normal(size=photo.shape), compute_uv=False)
+    _, noise, _ = svd_by_gram(cfg.rng().normal(size=photo.shape))
     for sigma, colour, name in ((parts[1], BLUE, "photograph"), (noise, ORANGE, "noise")):
         left_out = 1 - np.cumsum(sigma**2)[:-1] / (sigma**2).sum()
         axis.semilogy(np.arange(1, len(sigma)), left_out, color=colour, label=name)

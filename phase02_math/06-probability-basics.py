@@ -92,7 +92,7 @@ def show_integrals(cfg: Config) -> tuple[dict[str, float], dict[str, np.ndarray]
     # With few points the standard error is itself a rough estimate: leave the first sizes out.
     squares = in_errors[2:] ** 2
     four = 4 * np.sqrt(2 / squares.size)
-    text = "(miss / standard error)² is {} on average: the estimates know how far off they are"
+    text = "(miss / standard error)² is {} on average: the standard error is the typical miss"
     check("error-bar", text, squares.mean(), above=1 - four, below=1 + four)
     curves = {"sizes": sizes, "trapezoid": errors, "misses": abs(misses), "typical": typical}
     return {"trapezoid_power": order, "monte_carlo_power": power}, curves

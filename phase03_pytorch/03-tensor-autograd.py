@@ -2,11 +2,11 @@
 自动求导：每个梯度背后的计算图
 
 You will be able to answer
-    1. What is .grad_fn, and how is it walked?      show_graph     order, gradients
-    2. Where do gradients arrive, and add up?       show_leaves    leaves, accumulates, detach, silent
-    3. How do you teach torch a derivative?         show_function  gradcheck, stable, caught
-    4. How do you see or change a gradient midway?  show_hooks     hooks, overwritten
-    5. What lies beyond the gradient of a loss?     show_beyond    hvp, constant, hvp-cost, per-sample
+    1. What is .grad_fn, and how is it walked?   show_graph     order, gradients, past-constant
+    2. Where do gradients arrive and add up?     show_leaves    leaves, accumulates, detach, silent
+    3. How do you teach torch a derivative?      show_function  gradcheck, stable, caught
+    4. How do you see or change a gradient?      show_hooks     hooks, overwritten
+    5. What lies beyond the gradient of a loss?  show_beyond    hvp, unchanged, hvp-cost, samples
 Predict   accumulated: x is 3; after (x * x).backward() is called twice, what is x.grad?
 Run       python phase03_pytorch/03-tensor-autograd.py                     about 5 s
 Needs     -
@@ -100,6 +100,11 @@ def show_graph(cfg: Config) -> tuple[dict[Node, Tensor], dict[Node, str]]:
     print(f"  w.grad {w.grad:.3f}, x.grad {x.grad:.3f}, b.grad {b.grad:.3f}")
     text = "calling the nodes one by one gives w, x and b torch's gradients"
     check_close("gradients", text, [w.grad, x.grad, b.grad], torch.stack(reference))
+
+    before = w.grad.clone()
+    backward(torch.tensor(3.0, dtype=torch.float64) * w * w)
+    text = "a walk from 3w² adds 6w = 12 to w.grad and passes by the constant 3"
+    check_close("past-constant", text, w.grad - before, 12)
     return arrived, names
 
 
@@ -107,9 +112,12 @@ def show_leaves(cfg: Config) -> float:
     print("\n[2] Gradients arrive at leaves, and are added to what is there")
     x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     square = x * x
+    square.retain_grad()  # without this line only x, the leaf, would keep its gradient
     square.sum().backward()
-    text = f"x, which was made, is a leaf with .grad {x.grad.tolist()}; x·x, computed, is none"
-    check("leaves", text, x.is_leaf and not square.is_leaf and x.grad.equal(2 * x))
+    print(f"  leaf: x {x.is_leaf}, x·x {square.is_leaf}; .grad of x {x.grad.tolist()}")
+    text = "the leaf x holds 2x, and x·x, which was computed, holds 1: it was told to keep it"
+    wanted = torch.stack([2 * x, torch.ones_like(x)])
+    check_close("leaves", text, torch.stack([x.grad, square.grad]), wanted)
 
     # A second time, and nothing is cleared in between.
     (x * x).sum().backward()
@@ -157,16 +165,15 @@ class Forgetful(Softplus):
         return torch.sigmoid(x)
 
 
-def naive_softplus(x: Tensor) -> Tensor:
-    return torch.log(1 + torch.exp(x))
-
-
 def show_function(cfg: Config) -> None:
     print("\n[3] A function of your own: forward, backward, and a test by finite differences")
     x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
     first = torch.autograd.gradcheck(Softplus.apply, x, raise_exception=False)
     second = torch.autograd.gradgradcheck(Softplus.apply, x, raise_exception=False)
     check("gradcheck", "its first and second derivative pass torch's gradcheck", first and second)
+
+    def naive_softplus(x: Tensor) -> Tensor:
+        return torch.log(1 + torch.exp(x))
 
     far = torch.tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
     slopes = {}
@@ -247,8 +254,8 @@ def show_beyond(cfg: Config) -> dict[str, float]:
 
     text = f"H v is the full {cfg.size} × {cfg.size} Hessian times v"
     check_close("hvp", text, directly(), by_hessian())
-    text = "the point is still a constant: only a detached twin of it asks for gradients"
-    check("constant", text, not point.requires_grad)
+    text = "and the point is left as it was: it asks for no gradient"
+    check("unchanged", text, not point.requires_grad)
     text = "and {} times faster than building that Hessian row by row"
     speedup = timed("hvp-cost", text, by_hessian, directly, at_least=5)
 
@@ -263,7 +270,7 @@ def show_beyond(cfg: Config) -> dict[str, float]:
     # grad makes the gradient function of w; vmap runs it along axis 0 of x and y, not of w.
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(w, x, y)  # (64, 5)
     by_formula = 2 * (x @ w - y)[:, None] * x
-    check_close("per-sample", "the 64 gradients are 2 (x·w − y) x", gradients, by_formula)
+    check_close("samples", "the 64 gradients are 2 (x·w − y) x", gradients, by_formula)
     longest = gradients.norm(dim=1).max() / gradients.mean(dim=0).norm()
     print(
         f"  the longest of them is {longest:.1f} times as long as their mean, the batch's gradient"

@@ -1,361 +1,382 @@
-"""3.6 Optimizers: seven rules that turn a gradient into a step
-优化器：把梯度变成一步的七条规则
+"""3.6 Optimizers: what momentum, RMSProp, Adam and AdamW are each for
+优化器：动量、RMSProp、Adam、AdamW 各自解决什么问题
 
 You will be able to answer
-    1. Do a few lines do what torch.optim does?     show_parity   sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw
-    2. What did torch change in the papers?         show_papers   look-ahead, schedule, epsilon
-    3. Who gets along a narrow, bent valley?        show_valley   faster, scale
-    4. Why is AdamW not Adam with weight decay?     show_decay    decoupled, coupled
-Run       python phase03_pytorch/06-optimizers.py                          about 6 s
+    1. Do a few lines do what torch.optim does?         show_parity    sgd, momentum, rmsprop, adam, adamw
+    2. What does momentum do in a narrow valley?        show_valley    valley, steady
+    3. Why does Adam not care how large the loss is?    show_scale     scale, first-step
+    4. What do they gain on a real network?             show_network   overfits, depends, inside, gains
+    5. Why is AdamW not Adam with an L2 penalty?        show_decay     decoupled, coupled
+Predict   sgd_over_adam: after 100 steps, how many times as high as Adam's is the loss of plain SGD?
+Run       python phase03_pytorch/06-optimizers.py                          about half a minute
 Needs     -
 Reference torch.optim
-Learns    no model is trained here
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from common.checks import check, check_close, expect
+from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
-from common.figures import COLOURS, new_figure, plot_curves, save_figure
+from common.data.images import load_images
+from common.figures import BLUE, COLOURS, GREY, ORANGE, new_figure, save_figure
 
 
 @dataclass
 class Config(LessonConfig):
-    steps: int = param(300, "steps in the valley", tiny=20)
+    data: str = param("digits", "data set", choices=("digits",))
+    steps: int = param(100, "steps on the network, for each rule, rate and seed", tiny=20)
+    seeds: int = param(3, "how many first weights each rate is tried with", tiny=1)
+    rates: int = param(11, "learning rates tried, from 0.0001 to 10", tiny=3, low=3)
 
 
 class Optimizer:
-    """step() moves every parameter by the rule in `update`. A class's own values are the defaults of its settings."""
+    """What all rules share; step() moves each parameter by the rule in `update`.
 
-    weight_decay, coupled = 0.0, True  # coupled: its pull λp is added to the gradient
+    weight_decay: the λ of an L2 penalty λ/2 · ‖p‖², whose gradient λp joins that of the loss.
+    """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, **settings: float):
-        self.params, self.lr = list(params), lr
-        self.__dict__.update(settings)
-        self.state: list[dict] = [
-            {"t": 0} for _ in self.params
-        ]  # what a rule remembers of each parameter
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+        self.parameters = list(parameters)
+        self.lr = lr
+        self.weight_decay = weight_decay
+
+        # What a rule remembers of each parameter. steps: how often it has been moved.
+        self.state: list[dict] = [{"steps": 0} for _ in self.parameters]
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        for p, state in zip(self.params, self.state):
-            if p.grad is not None:  # not part of this loss: left alone, memory too
-                state["t"] += 1
-                self.update(p, p.grad + self.weight_decay * p if self.coupled else p.grad, state)
+        for p, state in zip(self.parameters, self.state):
+            # A parameter that took no part in the loss is left alone, and so is its memory.
+            if p.grad is None:
+                continue
+            gradient = p.grad
+            if self.weight_decay:
+                gradient = gradient + self.weight_decay * p
+            state["steps"] += 1
+            self.update(p, gradient, state)
+
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        raise NotImplementedError
 
 
 class SGD(Optimizer):
-    """One step against the gradient. Robbins and Monro let the rate fall; torch leaves that to a scheduler."""
+    """A step against the gradient (Robbins and Monro 1951)."""
 
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        p -= self.lr * g
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        p -= self.lr * gradient
 
 
 class Momentum(Optimizer):
-    """A ball with inertia μ. In the papers the rate stands inside the velocity, v = μv - lr·g, in torch outside: the
-    two differ once the rate changes. Dampening is torch's own; the very first gradient is not damped."""
+    """A velocity sums up gradients and forgets the old ones (Polyak 1964).
 
-    momentum, dampening = 0.9, 0.0
+    v ← μv + g, p ← p − lr · v. The first velocity is the first gradient.
+    """
 
-    def velocity(self, g: Tensor, state: dict) -> Tensor:
-        # practice: a sum of all gradients that forgets the old ones
-        # hint: the first velocity is the whole first gradient, for there is nothing to damp yet
-        # hint: later: μ times the old velocity, plus 1 - dampening times the gradient; keep it in state["velocity"]
-        share = 1 if state["t"] == 1 else 1 - self.dampening
-        old = state.get("velocity", 0)
-        state["velocity"] = self.momentum * old + share * g
-        # end practice
-        return state["velocity"]
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr, weight_decay)
+        self.momentum = momentum
 
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        p -= self.lr * self.velocity(g, state)
-
-
-class Nesterov(Momentum):
-    """Look ahead. The paper asks for the gradient at p + μv. In torch p *is* that point, so that the gradient it is
-    given will do; the step then holds what the velocity will do next time. Nothing else differs: step 2."""
-
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        p -= self.lr * (g + self.momentum * self.velocity(g, state))
-
-
-class Adagrad(Optimizer):
-    """Each number divides by the root of all its squares so far. eps is added to the root, as in the paper; elsewhere
-    it stands under the root, or the sum begins at 0.1."""
-
-    eps = 1e-10
-
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        state["squares"] = state.get("squares", 0) + g**2
-        p -= self.lr * g / (state["squares"].sqrt() + self.eps)
-
-
-class RMSProp(Optimizer):
-    """Adagrad that forgets. Hinton's slide keeps 0.9 of the mean and has no eps; torch keeps 0.99, and adds eps to the
-    root, where TensorFlow has it under it. Momentum sums up what is divided already."""
-
-    alpha, eps, momentum = 0.99, 1e-8, 0.0
-
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        # practice: divide by the size that gradients had lately
-        # hint: a running mean of squares: alpha of the old one, 1 - alpha of the new square; it starts at 0
-        # hint: a velocity, from 0, sums up g / (root + eps) with self.momentum, and the step is lr times it
-        state["squares"] = self.alpha * state.get("squares", 0) + (1 - self.alpha) * g**2
-        scaled = g / (state["squares"].sqrt() + self.eps)
-        state["velocity"] = self.momentum * state.get("velocity", 0) + scaled
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        # practice: A sum of gradients that forgets the old ones
+        old = state.get("velocity", torch.zeros_like(p))
+        state["velocity"] = self.momentum * old + gradient
         p -= self.lr * state["velocity"]
         # end practice
 
 
+class RMSProp(Optimizer):
+    """Each number divides its gradient by the size its gradients had lately (Hinton 2012).
+
+    s ← αs + (1 − α)g², from 0; p ← p − lr · g / (√s + ε).
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-8
+    ):
+        super().__init__(parameters, lr)
+        self.alpha = alpha
+        self.eps = eps
+
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        # practice: Divide by the size that gradients had lately
+        old = state.get("squares", torch.zeros_like(p))
+        state["squares"] = self.alpha * old + (1 - self.alpha) * gradient**2
+        p -= self.lr * gradient / (state["squares"].sqrt() + self.eps)
+        # end practice
+
+
 class Adam(Optimizer):
-    """Momentum over RMSProp, both means corrected for having started at 0: Algorithm 1 of the paper. The shorter form
-    that follows it there has another epsilon: step 2. Weight decay is coupled, as torch's Adam has it."""
+    """The mean of gradients over the root of the mean of their squares (Kingma and Ba 2014).
 
-    beta1, beta2, eps = 0.9, 0.999, 1e-8
+    Algorithm 1 of the paper: both means start at 0 and are corrected for it.
+    """
 
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        # practice: a mean of gradients over the root of a mean of their squares
-        # hint: both start at 0, so after t = state["t"] steps they hold only the share 1 - beta ** t: divide by it
-        # hint: state["mean"] = self.beta1 * state.get("mean", 0) + …; eps is added to the root
-        state["mean"] = self.beta1 * state.get("mean", 0) + (1 - self.beta1) * g
-        state["squares"] = self.beta2 * state.get("squares", 0) + (1 - self.beta2) * g**2
-        mean = state["mean"] / (1 - self.beta1 ** state["t"])
-        squares = state["squares"] / (1 - self.beta2 ** state["t"])
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr, weight_decay)
+        self.beta1, self.beta2 = betas
+        self.eps = eps
+
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        # practice: A mean over the root of a mean of squares
+        old_mean = state.get("mean", torch.zeros_like(p))
+        old_squares = state.get("squares", torch.zeros_like(p))
+        state["mean"] = self.beta1 * old_mean + (1 - self.beta1) * gradient
+        state["squares"] = self.beta2 * old_squares + (1 - self.beta2) * gradient**2
+
+        # After t steps from 0 the means hold only the share 1 − βᵗ of what they should.
+        mean = state["mean"] / (1 - self.beta1 ** state["steps"])
+        squares = state["squares"] / (1 - self.beta2 ** state["steps"])
         p -= self.lr * mean / (squares.sqrt() + self.eps)
         # end practice
 
 
 class AdamW(Adam):
-    """Weight decay decoupled: it shrinks the weights and is never divided. In the paper its strength does not depend
-    on the rate, only on the schedule; torch multiplies the two."""
+    """Adam whose decay is decoupled: it shrinks the weights beside the step, and is not divided."""
 
-    weight_decay, coupled = 0.01, False
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.01):
+        super().__init__(parameters, lr)
+        self.decay = weight_decay
 
-    def update(self, p: Tensor, g: Tensor, state: dict) -> None:
-        p *= 1 - self.lr * self.weight_decay
-        super().update(p, g, state)
-
-
-def path(optimizer: Optimizer, gradient: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-    """(steps + 1, *shape): where it leads its one parameter from here, if gradient(p) is the slope at p."""
-    (p,) = optimizer.params
-    seen = [p.clone()]
-    for _ in range(steps):
-        p.grad = gradient(p)
-        optimizer.step()
-        seen.append(p.clone())
-    return torch.stack(seen)
-
-
-def bend(p: Tensor) -> Tensor:
-    """Rosenbrock's valley along a parabola, (1 - x)² + 100 (y - x²)²: lowest, 0, at (1, 1). (…, 2) -> (…)"""
-    return (1 - p[..., 0]) ** 2 + 100 * (p[..., 1] - p[..., 0] ** 2) ** 2
-
-
-def slope(p: Tensor) -> Tensor:
-    return torch.func.grad(lambda q: bend(q).sum())(
-        p
-    )  # a sum, so each row of p gets its own gradient
-
-
-def noisy_walk(make: Callable, settings: dict, seed: int) -> Tensor:
-    """(50, 20): all numbers of four parameters after each of 50 steps; two are now and then without a gradient."""
-    noise, seen = torch.Generator().manual_seed(seed), []
-    params = [
-        torch.randn(shape, generator=noise, dtype=torch.float64)
-        for shape in ((3, 4), (3,), (1,), (2, 2))
-    ]
-    optimizer = make(params, lr=0.02, **settings)
-    for step in range(50):
-        for number, p in enumerate(params):  # a bowl, and noise as batches bring it
-            skip = number > 1 and step % 7 == 3
-            p.grad = (
-                None if skip else p**3 + torch.randn(p.shape, generator=noise, dtype=torch.float64)
-            )
-        optimizer.step()
-        seen.append(torch.cat([p.flatten() for p in params]))
-    return torch.stack(seen)
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        p *= 1 - self.lr * self.decay
+        super().update(p, gradient, state)
 
 
 def show_parity(cfg: Config) -> None:
-    print(
-        "\n[1] Fifty steps beside torch.optim, on noisy slopes, plain and with everything switched on"
-    )
-    theirs, decay = torch.optim, {"weight_decay": 0.1}
-    table = [
-        ("sgd", SGD, theirs.SGD, {}, decay),
-        (
-            "momentum",
-            Momentum,
-            theirs.SGD,
-            {"momentum": 0.9},
-            {"momentum": 0.8, "dampening": 0.3} | decay,
-        ),
-        (
-            "nesterov",
-            Nesterov,
-            partial(theirs.SGD, nesterov=True),
-            {"momentum": 0.9},
-            {"momentum": 0.7} | decay,
-        ),
-        ("adagrad", Adagrad, theirs.Adagrad, {}, {"eps": 0.1} | decay),
-        (
-            "rmsprop",
-            RMSProp,
-            theirs.RMSprop,
-            {},
-            {"alpha": 0.9, "eps": 0.1, "momentum": 0.9} | decay,
-        ),
-        ("adam", Adam, theirs.Adam, {}, {"eps": 0.1} | decay),
-        ("adamw", AdamW, theirs.AdamW, {}, decay),
-    ]
-    for claim, ours, reference, *variants in table:
+    print("\n[1] Fifty steps on noisy gradients, every parameter compared after every step")
+    pairs = {
+        "sgd": (SGD, torch.optim.SGD, {"weight_decay": 0.1}),
+        "momentum": (Momentum, torch.optim.SGD, {"momentum": 0.8, "weight_decay": 0.1}),
+        "rmsprop": (RMSProp, torch.optim.RMSprop, {"alpha": 0.9, "eps": 0.1}),
+        "adam": (Adam, torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 0.1, "weight_decay": 0.1}),
+        "adamw": (AdamW, torch.optim.AdamW, {"weight_decay": 0.1}),
+    }
+    for claim, (ours, reference, settings) in pairs.items():
+        walk = noisy_walk(ours, settings, cfg.seed)
         check_close(
-            claim,
-            f"{ours.__name__}: every parameter after every step",
-            *(
-                torch.stack([noisy_walk(make, settings, cfg.seed) for settings in variants])
-                for make in (ours, reference)
-            ),
+            claim, f"{ours.__name__} is torch's", walk, noisy_walk(reference, settings, cfg.seed)
         )
 
 
-def show_papers(cfg: Config) -> None:
-    print("\n[2] The papers' forms beside torch's")
-    start, v, ahead = (
-        torch.tensor([-1.2, 1.0], dtype=torch.float64),
-        torch.zeros(2, dtype=torch.float64),
-        [],
-    )
-    place = start.clone()
-    for _ in range(51):
-        ahead.append(place + 0.9 * v)  # the paper asks for the slope here …
-        v = 0.9 * v - 0.0005 * slope(ahead[-1])
-        place = place + v  # … and moves from there
-    check_close(
-        "look-ahead",
-        "Nesterov: torch's p is the paper's p + μv, for 50 steps",
-        path(Nesterov([start.clone()], 0.0005), slope, 50),
-        torch.stack(ahead),
-    )
-    ball = Momentum([torch.zeros(1)], lr=0.01)
-    steady, ball.lr = path(ball, torch.ones_like, 200).diff(dim=0)[-1], 0.001
-    check_close(
-        "schedule",
-        "steps grow to lr / (1 - μ); at a tenth of the rate the next is a tenth (papers: 0.091)",
-        torch.cat([steady, path(ball, torch.ones_like, 1).diff(dim=0)[0]]),
-        [-0.1, -0.01],
-    )
-    first = path(
-        Adam([torch.ones(4).double()], 1.0), lambda p: p.new_tensor([1e-8, 1e-4, 1, 1e4]), 1
-    )[-1]
-    check_close(
-        "epsilon",
-        "Adam's first step is lr, but lr / 2 where the slope is eps (short form: 0.03)",
-        1 - first,
-        [0.5, 1, 1, 1],
-        atol=1e-3,
-    )
+def noisy_walk(rule: Callable, settings: dict, seed: int) -> Tensor:
+    """(50, 15): two parameters after each of 50 steps; one is at times without a gradient."""
+    rng = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(3, 4, generator=rng, dtype=torch.float64)
+    vector = torch.randn(3, generator=rng, dtype=torch.float64)
+    optimizer = rule([matrix, vector], lr=0.02, **settings)
+    seen = []
+    for step in range(50):
+        for p in (matrix, vector):
+            p.grad = p**3 + torch.randn(p.shape, generator=rng, dtype=torch.float64)
+        if step % 7 == 3:
+            vector.grad = None
+        optimizer.step()
+        seen.append(torch.cat([matrix.flatten(), vector]))
+    return torch.stack(seen)
 
 
-def show_valley(cfg: Config) -> dict[str, float]:
-    print(
-        f"\n[3] {cfg.steps} steps in Rosenbrock's valley, each rule with the best of nine learning rates"
-    )
-    start, rates, walks, ends = (
-        torch.tensor([-1.2, 1.0]).double(),
-        torch.logspace(-4, 0, 9).double(),
-        {},
-        {},
-    )
-    for rule in (SGD, Momentum, Nesterov, Adagrad, RMSProp, Adam, AdamW):
-        tried = path(
-            rule([start.repeat(9, 1)], rates[:, None]), slope, cfg.steps
-        )  # a row for each rate
-        best = bend(tried[-1]).nan_to_num(torch.inf).argmin()
-        walks[f"{rule.__name__}, lr {rates[best]:.2g}"] = tried[:, best]
-        ends[rule.__name__.lower()] = bend(tried[-1, best]).item()
-        print(f"  {rule.__name__:<10}lr {rates[best]:<8.2g}loss {bend(tried[-1, best]):.1e}")
-    draw_valley(cfg, walks)
-    expect(
-        "faster",
-        "plain SGD ends higher than Momentum, times",
-        ends["sgd"] / ends["momentum"],
-        at_least=10,
-    )
-    steep, flat = (
-        path(Adam([start.clone()], 0.01), lambda p: factor * slope(p), 50) for factor in (1000, 1)
-    )
+def walk(optimizer: Optimizer, gradient: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+    """(steps + 1, n): the places of the optimizer's one parameter on its way."""
+    p = optimizer.parameters[0]
+    places = [p.clone()]
+    for _ in range(steps):
+        p.grad = gradient(p)
+        optimizer.step()
+        places.append(p.clone())
+    return torch.stack(places)
+
+
+def valley_gradient(p: Tensor) -> Tensor:
+    """Of (x² + 100 y²) / 2: across the valley it is a hundred times as steep as along it."""
+    return p * torch.tensor([1.0, 100.0])
+
+
+def valley_loss(p: Tensor) -> Tensor:
+    return (p[..., 0] ** 2 + 100 * p[..., 1] ** 2) / 2
+
+
+def show_valley(cfg: Config) -> dict[str, Tensor]:
+    print("\n[2] What alternates cancels, what persists grows: 100 steps at the rate 0.018")
+    start = torch.tensor([10.0, 1.0])
+    walks = {}
+    for rule in (SGD, Momentum):
+        walks[rule.__name__] = walk(rule([start.clone()], lr=0.018), valley_gradient, 100)
+        print(f"  {rule.__name__:<9} loss {valley_loss(walks[rule.__name__][-1]):.2e}")
+    ratio = valley_loss(walks["SGD"][-1]) / valley_loss(walks["Momentum"][-1])
+    check("valley", "momentum ends {} times as low as plain SGD", ratio, at_least=100)
+
+    # g + 0.9 g + 0.81 g + … = 10 g
+    steady = walk(Momentum([torch.zeros(1)], lr=0.01), torch.ones_like, 200).diff(dim=0)
+    text = "on a steady slope its steps grow to 1/(1 − 0.9) times SGD's: {}"
+    check("steady", text, -steady[-1].item() / 0.01, above=9.99, below=10.01)
+    return walks
+
+
+def show_scale(cfg: Config) -> None:
+    print("\n[3] Dividing by the size of gradients: only their direction and agreement count")
+    start = torch.tensor([10.0, 1.0])
+
+    def large_gradient(p: Tensor) -> Tensor:
+        return 1000 * valley_gradient(p)
+
+    places = walk(Adam([start.clone()], lr=0.1), valley_gradient, 50)
+    large = walk(Adam([start.clone()], lr=0.1), large_gradient, 50)
     check_close(
-        "scale", "a loss 1,000 times as large changes no step of Adam", steep, flat, atol=1e-6
+        "scale", "a loss 1,000 times as large leaves Adam's 50 steps as they were", large, places
     )
-    return ends
+
+    adam = Adam([torch.zeros(3)], lr=0.1)
+    adam.parameters[0].grad = torch.tensor([1e-4, 1.0, 1e4])
+    adam.step()
+    text = "its first step is the learning rate long, for gradients of 0.0001, 1 and 10,000"
+    check_close("first-step", text, adam.parameters[0], torch.full((3,), -0.1), rtol=1e-3)
+
+
+def train(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, cfg: Config) -> float:
+    """cfg.steps steps on batches of 64; returns the loss on all samples, infinite if it diverged."""
+    order = torch.Generator().manual_seed(cfg.seed)
+    for _ in range(cfg.steps):
+        batch = torch.randint(len(x), (64,), generator=order)
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y).nan_to_num(torch.inf).item()
+
+
+def show_network(cfg: Config) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+    print(f"\n[4] Digits, four hidden layers, {cfg.steps} steps; each rule with its own best rate")
+    data = load_images(cfg)
+    x = torch.from_numpy(data.x_train).flatten(1) / data.brightest  # (n, 64)
+    y = torch.from_numpy(data.y_train)
+    rates = torch.logspace(-4, 1, cfg.rates)
+    losses = {}
+    inside = []
+    for rule in (SGD, Momentum, RMSProp, Adam):
+        table = torch.empty(cfg.rates, cfg.seeds)
+        for row, rate in enumerate(rates.tolist()):
+            for seed in range(cfg.seeds):
+                model = make_network(cfg.seed + seed)
+                table[row, seed] = train(model, rule(model.parameters(), rate), x, y, cfg)
+        best = int(table.mean(dim=1).argmin())
+        inside.append(0 < best < cfg.rates - 1)
+        losses[rule.__name__] = table
+        shown = "  ".join(f"{loss:.3f}" for loss in table[best].tolist())
+        print(f"  {rule.__name__:<9} best rate {rates[best]:<7.2g} loss by seed  {shown}")
+
+    expect("inside", "no best rate lies at an end of those tried", all(inside))
+    best_of = {name: table[table.mean(dim=1).argmin()] for name, table in losses.items()}
+    metrics = {"sgd_over_adam": (best_of["SGD"].mean() / best_of["Adam"].mean()).item()}
+    text = "SGD's loss is {} times Adam's, in the seed where they are closest"
+    expect("gains", text, (best_of["SGD"] / best_of["Adam"]).min(), at_least=3)
+
+    batch = (x[:32], y[:32])
+    adam = Adam(model.parameters(), lr=0.003)
+    overfits("overfits", "32 digits are learned by heart: {}", model, batch, cross_entropy, adam)
+    predicted = model(x).argmax(dim=1)
+    depends_on_input("depends", "the network's answer depends on the digit", predicted, y)
+    return rates, losses, metrics
+
+
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def make_network(seed: int) -> nn.Sequential:
+    """(n, 64) -> (n, 10), with four hidden layers; the same seed gives the same first weights."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for _ in range(4):
+        layers += [nn.Linear(64, 64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(64, 10))
 
 
 def show_decay(cfg: Config) -> dict[str, float]:
-    print(
-        "\n[4] 2,000 weights that the loss does not need: half with loud noise as gradient, half with quiet noise"
-    )
-    loudness, curves, kept = torch.tensor([[10.0], [0.1]]).double(), {}, (1 - 0.01 * 0.1) ** 500
+    print("\n[5] Weights that the loss does not need: their gradients are nothing but noise")
+    # Two groups of 1,000 weights, all 1 at first; the first has 100 times the noise.
+    scale = torch.tensor([[10.0], [0.1]])
+    left = {}
     for rule in (AdamW, Adam):
-        noise = torch.Generator().manual_seed(cfg.seed)
-        walk = path(
-            rule([torch.ones(2, 1000).double()], 0.01, weight_decay=0.1),
-            lambda p: loudness * torch.randn(p.shape, generator=noise),
-            500,
-        )  # (501, 2, 1000)
-        loud, quiet = walk.mean(dim=2).T
-        curves |= {f"{rule.__name__}, loud": loud, f"{rule.__name__}, quiet": quiet}
-        if rule is AdamW:
-            off = ((walk[-1].mean(dim=1) - kept) / walk[-1].std(dim=1) * 1000**0.5).abs().max()
-            check(
-                "decoupled",
-                f"AdamW leaves (1 - lr λ)⁵⁰⁰ = {kept:.3f} of both, off by (sd)",
-                off,
-                at_most=4,
-            )
-    check(
-        "coupled",
-        f"Adam with the same λ leaves {loud[-1]:.3f} of the loud and {quiet[-1]:.3f} of the quiet ones",
-        bool(loud[-1] > 0.9 and quiet[-1] < 0.1),
+        rng = torch.Generator().manual_seed(cfg.seed)
+        optimizer = rule([torch.ones(2, 1000)], lr=0.01, weight_decay=0.1)
+        for _ in range(500):
+            optimizer.parameters[0].grad = scale * torch.randn(2, 1000, generator=rng)
+            optimizer.step()
+        left[rule.__name__] = optimizer.parameters[0].mean(dim=1)
+        noisy, quiet = left[rule.__name__].tolist()
+        print(
+            f"  {rule.__name__:<6} leaves {noisy:.3f} of the noisy, {quiet:.3f} of the quiet weights"
+        )
+
+    expected = (1 - 0.01 * 0.1) ** 500
+    text = f"AdamW leaves {expected:.3f} = (1 − lr·λ)⁵⁰⁰ of both, off by {{}} at most"
+    check("decoupled", text, (left["AdamW"] - expected).abs().max(), below=0.05)
+    text = (
+        "Adam divides the penalty as well: noisy weights keep {} more of their size than quiet ones"
     )
-    figure, axis = new_figure(size=(9, 4.6))
-    plot_curves(axis, curves, xlabel="step", ylabel="mean weight left by the same decay", start=0)
-    save_figure(figure, cfg.out / "decay")
-    return {"left_loud": loud[-1].item(), "left_quiet": quiet[-1].item()}
+    check("coupled", text, left["Adam"][0] - left["Adam"][1], above=0.8)
+    return {"left_noisy": left["Adam"][0].item(), "left_quiet": left["Adam"][1].item()}
+
+
+# Pictures and helpers: skip on a first reading
 
 
 def draw_valley(cfg: Config, walks: dict[str, Tensor]) -> None:
-    figure, axes = new_figure(2, 4, size=(16, 7.6))
-    x, y = torch.meshgrid(
-        torch.linspace(-1.8, 1.8, 150), torch.linspace(-0.8, 2.2, 150), indexing="xy"
-    )
-    for axis, (name, walk), colour in zip(axes.flat, walks.items(), (*COLOURS[:6], "black")):
-        axis.contourf(
-            x,
-            y,
-            bend(torch.stack([x, y], dim=-1)).log10(),
-            levels=range(-3, 5),
-            cmap="Greys",
-            alpha=0.3,
-        )
-        axis.plot(*walk.T, ".-", color=colour, markersize=4, linewidth=1)
-        axis.plot(1, 1, "*", color="black", markersize=14)
-        axis.set(title=name, xlim=(-1.8, 1.8), ylim=(-0.8, 2.2), xticks=[], yticks=[])
-        axes[1, 3].semilogy(bend(walk), color=colour)
-    axes[1, 3].set(title="Loss by step", xlabel="step", ylim=(1e-6, 100))
+    figure, axis = new_figure(size=(9, 4.2))
+    x, y = torch.meshgrid(torch.linspace(-8, 11, 120), torch.linspace(-1.6, 1.6, 80), indexing="xy")
+    heights = valley_loss(torch.stack([x, y], dim=-1)).log10()
+    axis.contourf(x, y, heights, levels=12, cmap="Greys", alpha=0.35)
+    for (name, places), colour in zip(walks.items(), (ORANGE, BLUE)):
+        axis.plot(*places.T, ".-", color=colour, linewidth=1.2, label=name)
+    axis.plot(0, 0, "*", color="black", markersize=14)
+    axis.set(xlabel="along the valley", ylabel="across", title="100 steps at the same rate")
+    axis.legend(loc="upper left")
     save_figure(figure, cfg.out / "valley")
 
 
-def run(cfg: Config) -> dict:
+def draw_rates(cfg: Config, rates: Tensor, losses: dict[str, Tensor]) -> None:
+    figure, axis = new_figure(size=(8, 4.6))
+    for (name, table), colour in zip(losses.items(), COLOURS):
+        axis.loglog(rates, table.mean(dim=1), "o-", color=colour, label=name)
+    axis.axhline(2.303, color=GREY, linestyle="--", label="guessing")
+    axis.set(xlabel="learning rate", ylabel="loss after the last step", ylim=(0.05, 10))
+    axis.set_title("Four rules, each over five orders of magnitude")
+    axis.legend(loc="lower left")
+    save_figure(figure, cfg.out / "rates")
+
+
+def run(cfg: Config) -> dict[str, float]:
     show_parity(cfg)
-    show_papers(cfg)
-    return show_valley(cfg) | show_decay(cfg)
+    walks = show_valley(cfg)
+    show_scale(cfg)
+    rates, losses, metrics = show_network(cfg)
+    metrics |= show_decay(cfg)
+    draw_valley(cfg, walks)
+    draw_rates(cfg, rates, losses)
+    return metrics
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_mistakes():
     with pytest.raises(ValueError, match=r"different lengths: \[3, 4\]"):
         Batches(torch.zeros(3), torch.zeros(4), batch_size=2)
     with pytest.raises(
-        LessonError, match="10 samples do not fill one batch of 64. Give a smaller --batch-size"
+        LessonError, match=r"10 samples do not fill one batch of 64. Give a smaller --batch-size"
     ):
         Batches(torch.zeros(10), batch_size=64, drop_last=True)
     with pytest.raises(LessonError, match="0 samples"):
@@ -78,7 +78,7 @@ def test_mistakes():
 
 
 class PilPictures(Dataset):
-    """What a beginner writes: an array, a PIL picture and torchvision's transforms for each sample."""
+    """What a beginner writes: an array, a PIL picture and transforms for each sample."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
         self.x, self.y = x, y
@@ -112,7 +112,7 @@ def samples_per_second(loader, n: int) -> float:
 
 
 def speed_ratio(n: int) -> float:
-    """How many times the samples a second of a DataLoader over PIL pictures, on one core, measured side by side."""
+    """How many times faster than a DataLoader over PIL pictures, on one core, side by side."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
     slow = DataLoader(PilPictures(x, y), batch_size=128, shuffle=True)

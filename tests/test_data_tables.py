@@ -1,4 +1,4 @@
-"""Iris from its package; Titanic from a small file in its format; a CSV of which nothing is known."""
+"""Iris from its package; Titanic from a small file in its format; CSVs of every kind."""
 
 import hashlib
 import os
@@ -77,7 +77,7 @@ def test_downloaded_kept_as_it_is_and_read(cached, capsys):
         (b'"' * 999, ""),
         (b"\xff\xfe\x00" * 99, ""),
         (b"a\n1,2\n1,2,3\n", "saw 3"),
-        (csv(rows=ROWS[1:] + ['891,"1']), ""),
+        (csv(rows=[*ROWS[1:], '891,"1']), ""),
     ],
 )
 def test_a_damaged_file(cached, content, words):
@@ -114,7 +114,7 @@ def test_a_damaged_iris_says_how_to_mend_it(content: str | None, tmp_path, monke
         (tmp_path / "datasets" / "data" / "iris.csv").write_text(content)
     package = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
     monkeypatch.setattr(sources, "find_spec", lambda name: package)
-    with pytest.raises(LessonError, match="is damaged .* Install it again"):
+    with pytest.raises(LessonError, match=r"is damaged .* Install it again"):
         load_iris()
 
 
