@@ -2,11 +2,11 @@
 优化器：动量、RMSProp、Adam、AdamW 各自解决什么问题
 
 You will be able to answer
-    1. Do a few lines do what torch.optim does?         show_parity    sgd, momentum, rmsprop, adam, adamw
-    2. What does momentum do in a narrow valley?        show_valley    valley, steady
-    3. Why does Adam not care how large the loss is?    show_scale     scale, first-step
-    4. What do they gain on a real network?             show_network   overfits, depends, inside, gains
-    5. Why is AdamW not Adam with an L2 penalty?        show_decay     decoupled, coupled
+    1. Do a few lines do what torch.optim does?   show_parity   sgd, momentum, rmsprop, adam, adamw
+    2. What does momentum do in a narrow valley?  show_valley   valley
+    3. Why does Adam ignore the loss's scale?     show_scale    scale
+    4. What do they gain on a real network?       show_network  overfits, depends, inside, gains
+    5. Why is AdamW not Adam with an L2 penalty?  show_decay    decoupled, coupled
 Predict   sgd_over_adam: after 100 steps, how many times as high as Adam's is the loss of plain SGD?
 Run       python phase03_pytorch/06-optimizers.py                          about half a minute
 Needs     -
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.images import load_images
-from common.figures import BLUE, COLOURS, GREY, ORANGE, new_figure, save_figure
+from common.figures import COLOURS, new_figure, save_figure
 
 
 @dataclass
 class Config(LessonConfig):
+    threads = 1
     data: str = param("digits", "data set", choices=("digits",))
     steps: int = param(100, "steps on the network, for each rule, rate and seed", tiny=20)
     seeds: int = param(3, "how many first weights each rate is tried with", tiny=1)
@@ -40,8 +41,8 @@ class Optimizer:
     weight_decay: the λ of an L2 penalty λ/2 · ‖p‖², whose gradient λp joins that of the loss.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
-        self.parameters = list(parameters)
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0):
+        self.parameters = list(params)
         self.lr = lr
         self.weight_decay = weight_decay
 
@@ -58,14 +59,9 @@ class Optimizer:
             # A parameter that took no part in the loss is left alone, and so is its memory.
             if p.grad is None:
                 continue
-            gradient = p.grad
-            if self.weight_decay:
-                gradient = gradient + self.weight_decay * p
+            gradient = p.grad + self.weight_decay * p
             state["steps"] += 1
             self.update(p, gradient, state)
-
-    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
-        raise NotImplementedError
 
 
 class SGD(Optimizer):
@@ -81,14 +77,8 @@ class Momentum(Optimizer):
     v ← μv + g, p ← p − lr · v. The first velocity is the first gradient.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-    ):
-        super().__init__(parameters, lr, weight_decay)
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.9, weight_decay: float = 0):
+        super().__init__(params, lr, weight_decay)
         self.momentum = momentum
 
     def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
@@ -105,10 +95,8 @@ class RMSProp(Optimizer):
     s ← αs + (1 − α)g², from 0; p ← p − lr · g / (√s + ε).
     """
 
-    def __init__(
-        self, parameters: Iterable[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-8
-    ):
-        super().__init__(parameters, lr)
+    def __init__(self, params: Iterable, lr: float, alpha: float = 0.99, eps: float = 1e-8):
+        super().__init__(params, lr)
         self.alpha = alpha
         self.eps = eps
 
@@ -121,20 +109,17 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """The mean of gradients over the root of the mean of their squares (Kingma and Ba 2014).
-
-    Algorithm 1 of the paper: both means start at 0 and are corrected for it.
-    """
+    """A mean of gradients over the root of a mean of squares (Kingma and Ba 2014, Algorithm 1)."""
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        params: Iterable,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        super().__init__(parameters, lr, weight_decay)
+        super().__init__(params, lr, weight_decay)
         self.beta1, self.beta2 = betas
         self.eps = eps
 
@@ -153,10 +138,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose decay is decoupled: it shrinks the weights beside the step, and is not divided."""
+    """Adam with decoupled decay: it shrinks the weights beside the step, and is not divided."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.01):
-        super().__init__(parameters, lr)
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.01):
+        super().__init__(params, lr)
         self.decay = weight_decay
 
     def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
@@ -174,10 +159,147 @@ def show_parity(cfg: Config) -> None:
         "adamw": (AdamW, torch.optim.AdamW, {"weight_decay": 0.1}),
     }
     for claim, (ours, reference, settings) in pairs.items():
-        walk = noisy_walk(ours, settings, cfg.seed)
-        check_close(
-            claim, f"{ours.__name__} is torch's", walk, noisy_walk(reference, settings, cfg.seed)
-        )
+        mine = noisy_walk(ours, settings, cfg.seed)
+        theirs = noisy_walk(reference, settings, cfg.seed)
+        check_close(claim, f"{ours.__name__} is torch's, up to {{}}", mine, theirs)
+
+
+def valley_gradient(p: Tensor) -> Tensor:
+    """Of (x² + 100 y²) / 2: across the valley it is a hundred times as steep as along it."""
+    return p * torch.tensor([1.0, 100.0])
+
+
+def valley_loss(p: Tensor) -> Tensor:
+    return (p[..., 0] ** 2 + 100 * p[..., 1] ** 2) / 2
+
+
+def show_valley(cfg: Config) -> dict[str, Tensor]:
+    print("\n[2] What alternates cancels, what persists grows: 100 steps at the rate 0.018")
+    walks = {}
+    for rule in (SGD, Momentum):
+        p = torch.tensor([10.0, 1.0])
+        optimizer = rule([p], lr=0.018)
+        places = [p.clone()]
+        for _ in range(100):
+            p.grad = valley_gradient(p)
+            optimizer.step()
+            places.append(p.clone())
+        walks[rule.__name__] = torch.stack(places)  # (101, 2)
+        print(f"  {rule.__name__:<9} loss {valley_loss(p):.2e}")
+
+    ratio = valley_loss(walks["SGD"][-1]) / valley_loss(walks["Momentum"][-1])
+    check("valley", "plain SGD's loss is {} times momentum's", ratio, at_least=100)
+    return walks
+
+
+def show_scale(cfg: Config) -> None:
+    print("\n[3] Divided by its usual size, a gradient says where to go, not how far")
+    ends = []
+    for factor in (1, 1000):
+        p = torch.tensor([10.0, 1.0])
+        adam = Adam([p], lr=0.1)
+        for _ in range(50):
+            p.grad = factor * valley_gradient(p)
+            adam.step()
+        ends.append(p)
+    text = "50 steps of Adam end in the same place if the loss is 1,000 times as large"
+    check_close("scale", text, ends[1], ends[0])
+
+
+def train(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, cfg: Config) -> float:
+    """Steps on batches of 64; returns the loss on all samples, infinite if it diverged."""
+    order = torch.Generator().manual_seed(cfg.seed)
+    for _ in range(cfg.steps):
+        batch = torch.randint(len(x), (64,), generator=order)
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y).nan_to_num(torch.inf).item()
+
+
+def show_network(cfg: Config) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+    print(f"\n[4] Digits, four hidden layers, {cfg.steps} steps; each rule with its own best rate")
+    data = load_images(cfg)
+    x = torch.from_numpy(data.x_train).flatten(1) / data.brightest  # (n, 64)
+    y = torch.from_numpy(data.y_train)
+    rates = torch.logspace(-4, 1, cfg.rates)
+    losses = {}
+    best_losses = {}
+    inside = []
+    for rule in (SGD, Momentum, RMSProp, Adam):
+        name = rule.__name__
+        losses[name] = torch.empty(cfg.rates, cfg.seeds)
+        for row, rate in enumerate(rates.tolist()):
+            for seed in range(cfg.seeds):
+                model = make_network(cfg.seed + seed)
+                losses[name][row, seed] = train(model, rule(model.parameters(), rate), x, y, cfg)
+        best = int(losses[name].mean(dim=1).argmin())
+        best_losses[name] = losses[name][best]
+        inside.append(0 < best < cfg.rates - 1)
+        shown = "  ".join(f"{loss:.3f}" for loss in best_losses[name].tolist())
+        print(f"  {name:<9} best rate {rates[best]:<7.2g} loss by seed  {shown}")
+
+    expect("inside", "no best rate lies at an end of those tried", all(inside))
+    text = "SGD's loss is {} times Adam's, in the seed where they are closest"
+    expect("gains", text, (best_losses["SGD"] / best_losses["Adam"]).min(), at_least=3)
+
+    batch = (x[:32], y[:32])
+    model = make_network(cfg.seed)
+    adam = Adam(model.parameters(), lr=0.003)
+    overfits("overfits", "32 digits are learned by heart: {}", model, batch, cross_entropy, adam)
+    predicted = model(x).argmax(dim=1)
+    depends_on_input("depends", "and then reads a share of {} of all digits", predicted, y)
+    ratio = best_losses["SGD"].mean() / best_losses["Adam"].mean()
+    return rates, losses, {"sgd_over_adam": ratio.item()}
+
+
+def show_decay(cfg: Config) -> dict[str, float]:
+    print("\n[5] Weights that the loss does not need: their gradients are nothing but noise")
+    # Two groups of 1,000 weights, all 1 at first; the first has 100 times the noise.
+    scale = torch.tensor([[10.0], [0.1]])
+    left = {}
+    for rule in (AdamW, Adam):
+        rng = torch.Generator().manual_seed(cfg.seed)
+        optimizer = rule([torch.ones(2, 1000)], lr=0.01, weight_decay=0.1)
+        for _ in range(500):
+            optimizer.parameters[0].grad = scale * torch.randn(2, 1000, generator=rng)
+            optimizer.step()
+        left[rule.__name__] = optimizer.parameters[0].mean(dim=1)
+        noisy, quiet = left[rule.__name__].tolist()
+        print(f"  {rule.__name__:<6} leaves {noisy:.3f} of the noisy, {quiet:.3f} of the quiet")
+
+    expected = (1 - 0.01 * 0.1) ** 500
+    text = f"AdamW leaves {expected:.3f} = (1 − lr·λ)⁵⁰⁰ of both, off by {{}} at most"
+    check("decoupled", text, (left["AdamW"] - expected).abs().max(), below=0.05)
+    text = "Adam divides the penalty too: noisy weights keep {} more of their size than quiet ones"
+    check("coupled", text, left["Adam"][0] - left["Adam"][1], above=0.8)
+    return {"left_noisy": left["Adam"][0].item(), "left_quiet": left["Adam"][1].item()}
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def draw_valley(cfg: Config, walks: dict[str, Tensor]) -> None:
+    figure, axis = new_figure(size=(9, 4.2))
+    x, y = torch.meshgrid(torch.linspace(-8, 11, 120), torch.linspace(-1.6, 1.6, 80), indexing="xy")
+    heights = valley_loss(torch.stack([x, y], dim=-1)).log10()
+    axis.contourf(x, y, heights, levels=12, cmap="Greys", alpha=0.35)
+    for (name, places), colour in zip(walks.items(), COLOURS):
+        axis.plot(*places.T, ".-", color=colour, linewidth=1.2, label=name)
+    axis.set(xlabel="along the valley", ylabel="across", title="100 steps at the same rate")
+    axis.legend(loc="upper left")
+    save_figure(figure, cfg.out / "valley")
+
+
+def draw_rates(cfg: Config, rates: Tensor, losses: dict[str, Tensor]) -> None:
+    figure, axis = new_figure(size=(8, 4.6))
+    for (name, table), colour in zip(losses.items(), COLOURS):
+        axis.loglog(rates, table.mean(dim=1), "o-", color=colour, label=name)
+    axis.set(xlabel="learning rate", ylabel="loss", ylim=(0.05, 10), title="After the last step")
+    axis.legend(loc="lower left")
+    save_figure(figure, cfg.out / "rates")
 
 
 def noisy_walk(rule: Callable, settings: dict, seed: int) -> Tensor:
@@ -197,110 +319,6 @@ def noisy_walk(rule: Callable, settings: dict, seed: int) -> Tensor:
     return torch.stack(seen)
 
 
-def walk(optimizer: Optimizer, gradient: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-    """(steps + 1, n): the places of the optimizer's one parameter on its way."""
-    p = optimizer.parameters[0]
-    places = [p.clone()]
-    for _ in range(steps):
-        p.grad = gradient(p)
-        optimizer.step()
-        places.append(p.clone())
-    return torch.stack(places)
-
-
-def valley_gradient(p: Tensor) -> Tensor:
-    """Of (x² + 100 y²) / 2: across the valley it is a hundred times as steep as along it."""
-    return p * torch.tensor([1.0, 100.0])
-
-
-def valley_loss(p: Tensor) -> Tensor:
-    return (p[..., 0] ** 2 + 100 * p[..., 1] ** 2) / 2
-
-
-def show_valley(cfg: Config) -> dict[str, Tensor]:
-    print("\n[2] What alternates cancels, what persists grows: 100 steps at the rate 0.018")
-    start = torch.tensor([10.0, 1.0])
-    walks = {}
-    for rule in (SGD, Momentum):
-        walks[rule.__name__] = walk(rule([start.clone()], lr=0.018), valley_gradient, 100)
-        print(f"  {rule.__name__:<9} loss {valley_loss(walks[rule.__name__][-1]):.2e}")
-    ratio = valley_loss(walks["SGD"][-1]) / valley_loss(walks["Momentum"][-1])
-    check("valley", "momentum ends {} times as low as plain SGD", ratio, at_least=100)
-
-    # g + 0.9 g + 0.81 g + … = 10 g
-    steady = walk(Momentum([torch.zeros(1)], lr=0.01), torch.ones_like, 200).diff(dim=0)
-    text = "on a steady slope its steps grow to 1/(1 − 0.9) times SGD's: {}"
-    check("steady", text, -steady[-1].item() / 0.01, above=9.99, below=10.01)
-    return walks
-
-
-def show_scale(cfg: Config) -> None:
-    print("\n[3] Dividing by the size of gradients: only their direction and agreement count")
-    start = torch.tensor([10.0, 1.0])
-
-    def large_gradient(p: Tensor) -> Tensor:
-        return 1000 * valley_gradient(p)
-
-    places = walk(Adam([start.clone()], lr=0.1), valley_gradient, 50)
-    large = walk(Adam([start.clone()], lr=0.1), large_gradient, 50)
-    check_close(
-        "scale", "a loss 1,000 times as large leaves Adam's 50 steps as they were", large, places
-    )
-
-    adam = Adam([torch.zeros(3)], lr=0.1)
-    adam.parameters[0].grad = torch.tensor([1e-4, 1.0, 1e4])
-    adam.step()
-    text = "its first step is the learning rate long, for gradients of 0.0001, 1 and 10,000"
-    check_close("first-step", text, adam.parameters[0], torch.full((3,), -0.1), rtol=1e-3)
-
-
-def train(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, cfg: Config) -> float:
-    """cfg.steps steps on batches of 64; returns the loss on all samples, infinite if it diverged."""
-    order = torch.Generator().manual_seed(cfg.seed)
-    for _ in range(cfg.steps):
-        batch = torch.randint(len(x), (64,), generator=order)
-        loss = F.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return F.cross_entropy(model(x), y).nan_to_num(torch.inf).item()
-
-
-def show_network(cfg: Config) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-    print(f"\n[4] Digits, four hidden layers, {cfg.steps} steps; each rule with its own best rate")
-    data = load_images(cfg)
-    x = torch.from_numpy(data.x_train).flatten(1) / data.brightest  # (n, 64)
-    y = torch.from_numpy(data.y_train)
-    rates = torch.logspace(-4, 1, cfg.rates)
-    losses = {}
-    inside = []
-    for rule in (SGD, Momentum, RMSProp, Adam):
-        table = torch.empty(cfg.rates, cfg.seeds)
-        for row, rate in enumerate(rates.tolist()):
-            for seed in range(cfg.seeds):
-                model = make_network(cfg.seed + seed)
-                table[row, seed] = train(model, rule(model.parameters(), rate), x, y, cfg)
-        best = int(table.mean(dim=1).argmin())
-        inside.append(0 < best < cfg.rates - 1)
-        losses[rule.__name__] = table
-        shown = "  ".join(f"{loss:.3f}" for loss in table[best].tolist())
-        print(f"  {rule.__name__:<9} best rate {rates[best]:<7.2g} loss by seed  {shown}")
-
-    expect("inside", "no best rate lies at an end of those tried", all(inside))
-    best_of = {name: table[table.mean(dim=1).argmin()] for name, table in losses.items()}
-    metrics = {"sgd_over_adam": (best_of["SGD"].mean() / best_of["Adam"].mean()).item()}
-    text = "SGD's loss is {} times Adam's, in the seed where they are closest"
-    expect("gains", text, (best_of["SGD"] / best_of["Adam"]).min(), at_least=3)
-
-    batch = (x[:32], y[:32])
-    adam = Adam(model.parameters(), lr=0.003)
-    overfits("overfits", "32 digits are learned by heart: {}", model, batch, cross_entropy, adam)
-    predicted = model(x).argmax(dim=1)
-    depends_on_input("depends", "the network's answer depends on the digit", predicted, y)
-    return rates, losses, metrics
-
-
 def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(model(batch[0]), batch[1])
 
@@ -312,60 +330,6 @@ def make_network(seed: int) -> nn.Sequential:
     for _ in range(4):
         layers += [nn.Linear(64, 64), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(64, 10))
-
-
-def show_decay(cfg: Config) -> dict[str, float]:
-    print("\n[5] Weights that the loss does not need: their gradients are nothing but noise")
-    # Two groups of 1,000 weights, all 1 at first; the first has 100 times the noise.
-    scale = torch.tensor([[10.0], [0.1]])
-    left = {}
-    for rule in (AdamW, Adam):
-        rng = torch.Generator().manual_seed(cfg.seed)
-        optimizer = rule([torch.ones(2, 1000)], lr=0.01, weight_decay=0.1)
-        for _ in range(500):
-            optimizer.parameters[0].grad = scale * torch.randn(2, 1000, generator=rng)
-            optimizer.step()
-        left[rule.__name__] = optimizer.parameters[0].mean(dim=1)
-        noisy, quiet = left[rule.__name__].tolist()
-        print(
-            f"  {rule.__name__:<6} leaves {noisy:.3f} of the noisy, {quiet:.3f} of the quiet weights"
-        )
-
-    expected = (1 - 0.01 * 0.1) ** 500
-    text = f"AdamW leaves {expected:.3f} = (1 − lr·λ)⁵⁰⁰ of both, off by {{}} at most"
-    check("decoupled", text, (left["AdamW"] - expected).abs().max(), below=0.05)
-    text = (
-        "Adam divides the penalty as well: noisy weights keep {} more of their size than quiet ones"
-    )
-    check("coupled", text, left["Adam"][0] - left["Adam"][1], above=0.8)
-    return {"left_noisy": left["Adam"][0].item(), "left_quiet": left["Adam"][1].item()}
-
-
-# Pictures and helpers: skip on a first reading
-
-
-def draw_valley(cfg: Config, walks: dict[str, Tensor]) -> None:
-    figure, axis = new_figure(size=(9, 4.2))
-    x, y = torch.meshgrid(torch.linspace(-8, 11, 120), torch.linspace(-1.6, 1.6, 80), indexing="xy")
-    heights = valley_loss(torch.stack([x, y], dim=-1)).log10()
-    axis.contourf(x, y, heights, levels=12, cmap="Greys", alpha=0.35)
-    for (name, places), colour in zip(walks.items(), (ORANGE, BLUE)):
-        axis.plot(*places.T, ".-", color=colour, linewidth=1.2, label=name)
-    axis.plot(0, 0, "*", color="black", markersize=14)
-    axis.set(xlabel="along the valley", ylabel="across", title="100 steps at the same rate")
-    axis.legend(loc="upper left")
-    save_figure(figure, cfg.out / "valley")
-
-
-def draw_rates(cfg: Config, rates: Tensor, losses: dict[str, Tensor]) -> None:
-    figure, axis = new_figure(size=(8, 4.6))
-    for (name, table), colour in zip(losses.items(), COLOURS):
-        axis.loglog(rates, table.mean(dim=1), "o-", color=colour, label=name)
-    axis.axhline(2.303, color=GREY, linestyle="--", label="guessing")
-    axis.set(xlabel="learning rate", ylabel="loss after the last step", ylim=(0.05, 10))
-    axis.set_title("Four rules, each over five orders of magnitude")
-    axis.legend(loc="lower left")
-    save_figure(figure, cfg.out / "rates")
 
 
 def run(cfg: Config) -> dict[str, float]:

@@ -1,388 +1,353 @@
 """3.7 Dataset and DataLoader: from single items to batches, in an order you choose
-Dataset 与 DataLoader：从单个样本到批，顺序由你定
+Dataset 与 DataLoader：从单个样本到批次，次序由你决定
 
 You will be able to answer
-    1. What must a dataset offer, and what does the loader do with it?   show_items     item, same-batches
-    2. Who decides which item comes next?                                show_order     once, same-seed, weighted
-    3. How do items of different length become one tensor?               show_ragged    padded, mean, buckets, padding
-    4. What if the data only comes as a stream?                          show_stream    streamed, repeated
-    5. Why may random numbers repeat when workers load the data?         show_seeds     trap, cured
-    6. What does an item cost, and do workers help?                      show_rates     same-epoch, ended, rate
+    1. How do single items become batches?    show_batches  by-hand, padded, mean, same-batches
+    2. Who decides which item comes next?     show_order    once, same-seed
+    3. How is less space wasted on padding?   show_buckets  complete, mixed, repeatable, padding
+    4. What may worker processes get wrong?   show_workers  streamed, repeated, trap, cured
+    5. What does a call for each item cost?   show_rates    rate
+Predict   arrived: two workers read a file of 1,257 lines as a stream; how many items arrive?
 Run       python phase03_pytorch/07-dataset-dataloader.py                  about 10 s
 Needs     -
-Reference RandomSampler, WeightedRandomSampler, pad_sequence, DataLoader
-Notation  B batch  T points of the longest item  D numbers a point (row, column, ink)  W workers
+Reference pad_sequence, BatchSampler, DataLoader
+Notation  B batch  T points of the longest item  D numbers of a point (row, column, ink)
 """
 
 import copy
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, multiprocessing
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    TensorDataset,
-    default_collate,
-    get_worker_info,
-)
+from torch import Generator, Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
 
-from common.checks import check, check_close, timed
+from common.checks import check, check_close, expect
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.images import load_images
-from common.figures import new_figure, save_figure
+from common.figures import BLUE, ORANGE, new_figure, save_figure
 
 
 @dataclass
 class Config(LessonConfig):
+    threads = 1  # the tensors are small, and the workers need the cores
     data: str = param("digits", "data set", choices=("digits",))
     batch_size: int = param(32, "items in a batch", low=2)
-    workers: int = param(2, "real worker processes, 0 for none", tiny=0, low=0)
-    repeats: int = param(5, "how often the rates are measured", tiny=1)
+    workers: int = param(2, "worker processes; 0: copies play their part", tiny=0, low=0)
 
 
 class InkPoints(Dataset):
-    """Map-style: a length, and an item for every index. Item i: the inked pixels of digit i, (n_i, D) in 0…1, and
-    its class. Digits differ in n_i. With an `rng` each is shifted at random when it is asked for."""
+    """Map-style. Item i: the inked pixels of digit i, as points (n_i, D) from 0 to 1; its class."""
 
-    def __init__(self, pictures: Tensor, classes: Tensor, rng: np.random.Generator | None = None):
-        self.pictures, self.classes, self.rng = pictures, classes, rng
+    def __init__(self, pictures: Tensor, classes: Tensor):
+        self.pictures = pictures  # (n, 8, 8), ink from 0 to 16
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         picture = self.pictures[index]
-        points = torch.cat([picture.nonzero() / 7, picture[picture > 0, None] / 16], dim=1)
-        if self.rng:
-            points[:, :2] += torch.tensor(self.rng.normal(0, 0.1, 2))
-        return points, self.classes[index]
-
-
-class Lines(IterableDataset):
-    """Iterable: no length, no index, only “next”. A file read line by line; item: line number, its numbers."""
-
-    def __init__(self, path: str, shared_out: bool = True):
-        self.path, self.shared_out = path, shared_out
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        info = get_worker_info()  # None in the main process
-        return self.share(info.id, info.num_workers) if info else self.share(0, 1)
-
-    def share(self, worker: int, workers: int) -> Iterator[tuple[int, Tensor]]:
-        """What worker number `worker` of `workers` reads: its own lines, or all of them if nothing is shared out."""
-        with open(self.path, encoding="ascii") as file:
-            # practice: every line to exactly one worker
-            # hint: deal the lines out like cards; skip those of others before parsing, which is what costs
-            # hint: for number, line in enumerate(file): if number % workers == worker or not self.shared_out: …
-            for number, line in enumerate(file):
-                if number % workers == worker or not self.shared_out:
-                    yield number, torch.tensor([int(text) for text in line.split(",")])
-            # end practice
+        places = picture.nonzero() / 7  # (n_i, 2)
+        ink = picture[picture > 0] / 16  # (n_i,)
+        return torch.cat([places, ink[:, None]], dim=1), self.classes[index]
 
 
 def pad(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Collate for ragged items: points (B, T, D), True where a point is real (B, T), classes (B,)."""
-    # practice: one box for items of different length
-    # hint: as long as the longest; zeros where an item has ended, and a mask that remembers where
-    # hint: longest = max(len(points) for points, _ in items)
+    """Collate function. Points (B, T, D), 0 past an item's end; which are real, (B, T); classes."""
+    # practice: One box for items of different length
     longest = max(len(points) for points, _ in items)
-    padded = torch.zeros(len(items), longest, 3)
+    padded = torch.zeros(len(items), longest, items[0][0].shape[1])
     real = torch.zeros(len(items), longest, dtype=torch.bool)
     for row, (points, _) in enumerate(items):
         padded[row, : len(points)] = points
+        # A zero may be a point too, so the mask has to remember where an item ends.
         real[row, : len(points)] = True
+
+    classes = torch.stack([label for _, label in items])
+    return padded, real, classes
     # end practice
-    return padded, real, torch.stack([label for _, label in items])
 
 
-def weighted(weights: Tensor, draws: int, generator: Generator) -> list[int]:
-    """Index i with probability w_i / Σw at each draw, with replacement: an item may come twice, or never."""
-    # practice: a random point on a ruler whose sections are as long as the weights
-    # hint: sections end at the running sums of the weights; torch.searchsorted says in which section a point lies
-    # hint: ends = weights.double().cumsum(dim=0); points uniform between 0 and the last of them
-    ends = weights.double().cumsum(dim=0)
-    points = torch.rand(draws, generator=generator, dtype=torch.float64) * ends[-1]
-    picks = torch.searchsorted(ends, points)
+def load(dataset: Dataset, order: Iterable[int], batch_size: int, collate: Callable) -> Iterator:
+    """What a loader does in an epoch: ask for the items in this order, and collate batches."""
+    # practice: One epoch of a loader
+    items = []
+    for index in order:
+        items.append(dataset[index])
+        if len(items) == batch_size:
+            yield collate(items)
+            items = []
+
+    # The last batch may be shorter, but an empty one is none.
+    if items:
+        yield collate(items)
     # end practice
-    return picks.tolist()
 
 
-def buckets(
-    lengths: Sequence[int], batch_size: int, generator: Generator, pool: int = 8
-) -> list[list[int]]:
-    """Batches of items of similar length. Sorting all of them would give the same batches every epoch, so: shuffle,
-    sort within pools of `pool` batches, cut, and hand out the batches in random order."""
-    # practice: order enough to save padding, chance enough to learn
-    # hint: sorted(chunk, key=lengths.__getitem__) sorts indices by the length of their item; BatchSampler cuts
-    # hint: order, batches = torch.randperm(len(lengths), generator=generator).tolist(), []
-    order, batches = torch.randperm(len(lengths), generator=generator).tolist(), []
-    for start in range(0, len(order), pool * batch_size):
-        chunk = order[start : start + pool * batch_size]
-        batches += BatchSampler(sorted(chunk, key=lengths.__getitem__), batch_size, drop_last=False)
-    order = torch.randperm(len(batches), generator=generator)
-    # end practice
-    return [batches[number] for number in order]
+def padding_share(lengths: list[int], batches: Iterable[list[int]]) -> float:
+    """The share of all places that hold no point, if these batches of indices are padded."""
+    points = 0
+    places = 0
+    for batch in batches:
+        points += sum(lengths[index] for index in batch)
+        places += len(batch) * max(lengths[index] for index in batch)
+    return 1 - points / places
 
 
-def own_rng(worker: int) -> None:
-    """worker_init_fn, called in each worker as it starts: torch gives it another seed there, and in every epoch."""
-    get_worker_info().dataset.rng = np.random.default_rng(get_worker_info().seed)
+def show_batches(cfg: Config, dataset: InkPoints) -> None:
+    print("\n[1] A dataset answers len() and [i], a collate function makes a batch of the answers")
+    lengths = [2, 8, 3, 7]
+    shares = [padding_share(lengths, [[0, 1], [2, 3]]), padding_share(lengths, [[0, 2], [1, 3]])]
+    text = "of lengths 2, 8, 3, 7 in two batches, 10 of 30 places are padding; sorted, 2 of 22"
+    check_close("by-hand", text, shares, [10 / 30, 2 / 22])
 
+    # The shortest comes first, and its points are zeros: real ones, which the mask must keep.
+    items = [(torch.zeros(2, 3), torch.tensor(0))]
+    items += [dataset[index] for index in range(cfg.batch_size)]
+    padded, real, _ = pad(items)
+    text = f"padded to {tuple(padded.shape)}, the items are what pad_sequence makes of them"
+    check_close("padded", text, padded, pad_sequence([p for p, _ in items], batch_first=True))
 
-def show_items(cfg: Config, dataset: InkPoints) -> None:
-    print(
-        "\n[1] A dataset answers len() and [i]; a sampler says which i; collate makes a batch of the answers"
-    )
-    points, label = dataset[0]
-    print(
-        f"  {len(dataset)} items; item 0 is a {label} of {len(points)} points, the first {points[0].tolist()}"
-    )
-    check_close(
-        "item",
-        "an item lists the inked pixels, row by row",
-        points,
-        torch.tensor(
-            [
-                [place // 8 / 7, place % 8 / 7, ink / 16]
-                for place, ink in enumerate(dataset.pictures[0].flatten())
-                if ink
-            ]
-        ),
-    )
-    pictures = TensorDataset(dataset.pictures, dataset.classes)
-    ours = [
-        default_collate([pictures[index] for index in indices])
-        for indices in BatchSampler(range(len(dataset)), cfg.batch_size, drop_last=False)
-    ]
-    theirs = DataLoader(pictures, cfg.batch_size, num_workers=cfg.workers)
+    alone = torch.stack([points.double().mean(dim=0) for points, _ in items])  # (B, D)
+    total = (padded.double() * real[..., None]).sum(dim=1)  # (B, D)
+    text = "with the mask, the mean over a padded item is the mean of the item alone"
+    check_close("mean", text, total / real.sum(dim=1, keepdim=True), alone)
+
+    order = torch.randperm(2 * cfg.batch_size + 6).tolist()
+    ours = []
+    theirs = []
+    for chosen in [order, order[6:]]:
+        ours += [label.tolist() for _, _, label in load(dataset, chosen, cfg.batch_size, pad)]
+        theirs += map(Tensor.tolist, DataLoader(dataset.classes, cfg.batch_size, sampler=chosen))
     check(
-        "same-batches",
-        f"{len(ours)} batches are DataLoader's with {cfg.workers} workers, in the same order",
-        all(torch.equal(a, b) for two in zip(ours, theirs, strict=True) for a, b in zip(*two)),
+        "same-batches", "the batches, the last one full or not, are a DataLoader's", ours == theirs
     )
+
+
+def shuffled(count: int, generator: Generator) -> list[int]:
+    """An order for one epoch: every index once. The generator is the only source of chance."""
+    return torch.randperm(count, generator=generator).tolist()
 
 
 def show_order(cfg: Config, dataset: InkPoints) -> None:
     print("\n[2] A sampler is nothing but a stream of indices")
-    order, again, theirs = (Generator().manual_seed(cfg.seed) for _ in range(3))
-    epochs = [torch.randperm(len(dataset), generator=order).tolist() for _ in range(2)]
+    order = Generator().manual_seed(cfg.seed)
+    epochs = [shuffled(len(dataset), order) for _ in range(2)]
+    complete = all(sorted(epoch) == list(range(len(dataset))) for epoch in epochs)
+    check("once", f"in each of two epochs, each of {len(dataset)} items comes once", complete)
+
+    again = Generator().manual_seed(cfg.seed)
+    same = epochs == [shuffled(len(dataset), again) for _ in range(2)]
+    same = same and epochs[0] != epochs[1]
     check(
-        "once",
-        "every item comes once an epoch",
-        all(sorted(e) == list(range(len(dataset))) for e in epochs),
-    )
-    check(
-        "same-seed",
-        "another order each epoch, the same two from the same seed; the first is RandomSampler's too",
-        epochs == [torch.randperm(len(dataset), generator=again).tolist() for _ in range(2)]
-        and epochs[1] != epochs[0] == list(RandomSampler(dataset, generator=theirs)),
-    )
-    classes = torch.cat(
-        [dataset.classes[dataset.classes != 8], torch.full((4,), 8)]
-    )  # only four eights are left
-    picks = weighted(
-        1 / classes.bincount()[classes], 10_000, order
-    )  # weight: 1 / size of its class
-    share = classes[picks].bincount(minlength=10) / 10_000
-    print(f"  4 of {len(classes)} items are eights, and {share[8]:.1%} of 10,000 weighted draws")
-    check(
-        "weighted",
-        "all ten classes are equally frequent; the farthest, in standard errors √(p(1-p)/n)",
-        (share - 0.1).abs().max() / (0.1 * 0.9 / 10_000) ** 0.5,
-        below=4,
+        "same-seed", "the same seed gives the same two orders, which differ from each other", same
     )
 
 
-def show_ragged(cfg: Config, dataset: InkPoints) -> None:
-    print("\n[3] Ragged items: fill up with zeros, and remember where")
-    items = [dataset[i] for i in range(cfg.batch_size)]
-    padded, real, _ = pad(items)
-    check_close(
-        "padded",
-        f"{tuple(padded.shape)} numbers equal to torch's pad_sequence",
-        padded,
-        torch.nn.utils.rnn.pad_sequence([points for points, _ in items], batch_first=True),
-    )
-    alone = torch.stack([points.double().mean(dim=0) for points, _ in items])
-    print(
-        f"  mean ink of item 0 with its padding counted: {padded[0, :, 2].mean():.3f} instead of {alone[0, 2]:.3f}"
-    )
-    check_close(
-        "mean",
-        "a mean over real points only is what each item has alone",
-        (padded.double() * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True),
-        alone,
-    )
-    lengths, order = (
-        dataset.pictures.flatten(1).count_nonzero(dim=1).tolist(),
-        Generator().manual_seed(cfg.seed),
-    )
-    first, second = (buckets(lengths, cfg.batch_size, order) for _ in range(2))
-    check(
-        "buckets",
-        "by length: every item comes once, and the next epoch has other batches",
-        sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(len(lengths)))
-        and not {*map(str, first)} & {*map(str, second)},
-    )
-    orders = {
-        "random order": torch.randperm(len(lengths), generator=order).split(cfg.batch_size),
-        "buckets": first,
-    }
-    epochs = {
-        name: [[lengths[i] for i in batch] for batch in batches] for name, batches in orders.items()
-    }
-    shares = [
-        1 - sum(map(sum, epoch)) / sum(len(b) * max(b) for b in epoch) for epoch in epochs.values()
-    ]
-    check(
-        "padding",
-        f"padding: {shares[0]:.1%} of a random epoch, {shares[1]:.1%} of one by length; the ratio",
-        shares[1] / shares[0],
-        below=0.5,
-    )
-    figure, axes = new_figure(1, 2, size=(12, 5))
-    for axis, (name, batches), share in zip(axes, epochs.items(), shares):
-        rows = [
-            [2] * n + [1] * (max(batch) - n) + [0] * (42 - max(batch))
-            for batch in batches[:8]
-            for n in batch
-        ]
-        axis.pcolorfast(
-            np.array([(255, 255, 255), (230, 159, 0), (0, 114, 178)], np.uint8)[rows], zorder=2
-        )
-        axis.set(
-            title=f"{name}: {share:.0%} is padding",
-            xlabel="points (padding orange)",
-            ylabel="items of 8 batches",
-        )
-    save_figure(figure, cfg.out / "batches")
+def buckets(lengths: list[int], batch_size: int, generator: Generator, pool: int = 8) -> list:
+    """Batches of items of similar length, in random order, and other batches in every epoch.
+
+    Shuffled first, then sorted within pools of `pool` batches: sorting all would repeat batches.
+    """
+    # practice: Batches of similar length
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), pool * batch_size):
+        chosen = order[start : start + pool * batch_size]
+        chosen.sort(key=lambda index: lengths[index])
+        batches += [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+
+    # Left as they are, the batches of a pool would go from short items to long ones.
+    turns = torch.randperm(len(batches), generator=generator).tolist()
+    return [batches[turn] for turn in turns]
+    # end practice
 
 
-def show_stream(cfg: Config, dataset: InkPoints) -> None:
-    print(
-        "\n[4] Nobody can tell the workers of a stream who reads what: they must share it out themselves"
-    )
-    path, workers, counts = str(cfg.out / "digits.csv"), cfg.workers or 3, {}
-    np.savetxt(
-        path,
-        table := torch.column_stack([dataset.pictures.flatten(1), dataset.classes]),
-        "%d",
-        delimiter=",",
-    )
-    for shared_out in (True, False):
-        stream = Lines(path, shared_out)
-        items = [item for worker in range(workers) for item in stream.share(worker, workers)]
-        if cfg.workers:  # the same, by real processes
-            items = list(DataLoader(stream, None, num_workers=workers, timeout=60))
-        print(
-            f"  {workers} workers, {'shared out' if shared_out else 'not shared out'}: {len(items)} items arrive"
-        )
-        counts[shared_out] = np.bincount([number for number, _ in items], minlength=len(table))
-        same = all(torch.equal(values, table[number]) for number, values in items)
-    check(
-        "streamed",
-        "shared out: every line once, and it holds its digit",
-        same and (counts[True] == 1).all(),
-    )
-    check(
-        "repeated",
-        f"else every item comes {workers} times, without a warning",
-        (counts[False] == workers).all(),
-    )
+def show_buckets(cfg: Config, dataset: InkPoints) -> tuple[dict, list[int]]:
+    print("\n[3] Batches of similar length: order enough to save space, chance enough to learn")
+    # 2,005 items, no two of the same length: 200 batches of 10, and a last one of 5.
+    lengths = (1 + torch.randperm(2005)).tolist()
+    order = Generator().manual_seed(cfg.seed)
+    first = buckets(lengths, 10, order)
+    second = buckets(lengths, 10, order)
+    sizes = sorted(map(len, first))
+    items = sorted(index for batch in first for index in batch)
+    text = "an epoch is 200 batches of 10 and one of 5, with every item once"
+    check("complete", text, sizes == [5] + 200 * [10] and items == list(range(2005)))
+
+    longest = [max(lengths[index] for index in batch) for batch in first]
+    rising = (np.diff(longest) > 0).mean()
+    text = "the batches come in random order: in a share of {}, the next one has longer items"
+    check("mixed", text, rising, above=0.35, below=0.65)
+
+    again = buckets(lengths, 10, Generator().manual_seed(cfg.seed))
+    repeated = set(map(frozenset, first)) & set(map(frozenset, second))
+    text = "the same seed gives the same batches, and the next epoch has none of them"
+    check("repeatable", text, again == first and not repeated)
+
+    lengths = dataset.pictures.flatten(1).count_nonzero(dim=1).tolist()
+    at_random = torch.randperm(len(lengths), generator=order).split(cfg.batch_size)
+    epochs = {"random order": list(map(Tensor.tolist, at_random))}
+    epochs["similar length"] = buckets(lengths, cfg.batch_size, order)
+    shares = [padding_share(lengths, batches) for batches in epochs.values()]
+    text = f"{shares[0]:.1%} of the places are padding in random order; by length, {{}} times that"
+    check("padding", text, shares[1] / shares[0], below=0.5)
+    return epochs, lengths
 
 
-def show_seeds(cfg: Config, dataset: InkPoints) -> None:
-    print(
-        "\n[5] Each worker gets a copy of the dataset, and copies of one generator draw the same numbers"
-    )
-    items, shifts = (
-        InkPoints(dataset.pictures[:16], dataset.classes[:16], np.random.default_rng(cfg.seed)),
-        [],
-    )
-    for start, epoch in ((None, 0), (None, 1), (own_rng, 0), (own_rng, 1)):
-        copies = [copy.deepcopy(items) for _ in range(2)]  # what two workers hold
-        for worker in range(2 if start else 0):
-            copies[worker].rng = np.random.default_rng([cfg.seed, epoch, worker])
-        batches = [pad([copies[worker][8 * worker + i] for i in range(8)]) for worker in range(2)]
-        if cfg.workers:  # the same, by real processes
-            batches = DataLoader(
-                items, 8, num_workers=2, collate_fn=pad, worker_init_fn=start, timeout=60
-            )
-        moved = torch.cat(
-            [points[:, 0, :2] for points, _, _ in batches]
-        )  # the first point of each item
-        shifts.append(moved - torch.stack([dataset[i][0][0, :2] for i in range(16)]))
-    copied, own = torch.stack(shifts).mul(1e4).round().view(2, 32, 2)
-    print(
-        f"  worker 0 moves its first item down by {copied[0, 0] / 1e4:.4f}, worker 1 by {copied[8, 0] / 1e4:.4f}"
-    )
-    check(
-        "trap",
-        "copied: both workers draw the same 8 shifts, and again in epoch 2",
-        len(copied.unique(dim=0)) == 8,
-    )
-    check(
-        "cured",
-        "a generator for each worker and epoch: 32 items, 32 shifts",
-        len(own.unique(dim=0)) == 32,
-    )
+class Lines(IterableDataset):
+    """Iterable: no length and no index, only the next item. A file, read line by line."""
+
+    def __init__(self, path: Path, shared: bool):
+        self.path = path
+        self.shared = shared
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        info = get_worker_info()  # None in the main process
+        if info is None or not self.shared:
+            return self.part(0, 1)
+        return self.part(info.id, info.num_workers)
+
+    def part(self, worker: int, workers: int) -> Iterator[tuple[int, Tensor]]:
+        """What worker number `worker` of `workers` reads: pairs of line number and its numbers."""
+        # practice: Every line to exactly one worker
+        with open(self.path, encoding="ascii") as file:
+            for number, line in enumerate(file):
+                # Parsing is what costs, so the lines of the others are skipped before it.
+                if number % workers == worker:
+                    yield number, torch.tensor([int(text) for text in line.split(",")])
+        # end practice
+
+
+class Moved(InkPoints):
+    """The same items, each moved at random when it is asked for.
+
+    With `rng` by that one generator, which every worker gets a copy of. Without it, by one made of
+    seed, epoch and index: nothing is left that could be copied.
+    """
+
+    def __init__(self, still: InkPoints, seed: int, rng: np.random.Generator | None = None):
+        super().__init__(still.pictures, still.classes)
+        self.seed = seed
+        self.rng = rng
+        self.epoch = 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        points, label = super().__getitem__(index)
+        rng = self.rng or np.random.default_rng([self.seed, self.epoch, index])
+        step = [*rng.normal(0, 0.1, size=2), 0]  # down, right, and the ink as it is
+        return points + torch.tensor(step, dtype=points.dtype), label
+
+
+def show_workers(cfg: Config, dataset: InkPoints) -> int:
+    print("\n[4] Each worker is a process with its own copy of the dataset")
+    table = torch.column_stack([dataset.pictures.flatten(1), dataset.classes])
+    path = cfg.out / "digits.csv"
+    np.savetxt(path, table.numpy(), "%d", delimiter=",")
+    numbers = sorted(number for number, _ in read_by_workers(cfg, Lines(path, shared=True)))
+    text = f"2 workers share {len(table)} lines out, and every line arrives once"
+    check("streamed", text, numbers == list(range(len(table))))
+    arrived = len(read_by_workers(cfg, Lines(path, shared=False)))
+    text = "not shared out, {} items arrive from the same file, and nothing warns"
+    check("repeated", text, arrived, at_least=2 * len(table), at_most=2 * len(table))
+
+    few = InkPoints(dataset.pictures[:16], dataset.classes[:16])
+    held = Moved(few, cfg.seed, np.random.default_rng(cfg.seed))
+    copied = torch.cat([steps_by_workers(cfg, held, few) for _ in range(2)])  # (32, 2)
+    downs = " ".join(f"{copied[item, 0]:.4f}" for item in [0, 8, 16])
+    print(f"  first item of worker 0, of worker 1, of worker 0 in the next epoch: down by {downs}")
+    text = "two workers copy one generator: 32 items of two epochs get {} different steps"
+    check("trap", text, len(copied.unique(dim=0)), at_least=8, at_most=8)
+
+    own = Moved(few, cfg.seed)
+    steps = [steps_by_workers(cfg, own, few)]
+    own.epoch = 1
+    steps.append(steps_by_workers(cfg, own, few))
+    text = "with a generator for each item, they get {}"
+    check("cured", text, len(torch.cat(steps).unique(dim=0)), at_least=32)
+    return arrived
 
 
 def show_rates(cfg: Config, dataset: InkPoints) -> dict[str, float]:
-    print("\n[6] What fits into memory is cut there; one call for each item has its price")
-    pictures, options = (
-        TensorDataset(dataset.pictures, dataset.classes),
-        {"batch_size": cfg.batch_size},
-    )
+    print("\n[5] What fits into memory is cut there; a call for each item has its price")
+    pictures = TensorDataset(dataset.pictures, dataset.classes)
+    size = cfg.batch_size
     loaders = {
-        "in memory": Batches(*pictures.tensors, **options),
-        "by item": DataLoader(pictures, **options),
-        "by item, ragged": DataLoader(dataset, collate_fn=pad, **options),
-        f"ragged, {cfg.workers} workers": DataLoader(
-            dataset, collate_fn=pad, num_workers=cfg.workers, **options
-        ),
+        "in memory": Batches(*pictures.tensors, batch_size=size),
+        "by item": DataLoader(pictures, size),
+        "by item, workers": DataLoader(pictures, size, num_workers=cfg.workers),
     }
     seconds = {name: [] for name in loaders}
-    for name in [*loaders] * (1 + cfg.repeats):  # in turn; the first round warms up
-        begin = time.perf_counter()
-        list(loaders[name])
-        seconds[name].append(time.perf_counter() - begin)
-    rates = {name: len(dataset) / np.median(values[1:]) for name, values in seconds.items()}
-    print("\n".join(f"  {name:<20}{rate:>11,.0f} items a second" for name, rate in rates.items()))
-    memory, items = loaders["in memory"], loaders["by item"]
-    check_close(
-        "same-epoch",
-        "both give the same",
-        *(torch.cat([x for x, _ in loader]) for loader in (memory, items)),
-    )
-    check("ended", "no worker process is left behind", not multiprocessing.active_children())
-    speedup = timed(
-        "rate", "in memory against by item", lambda: list(items), lambda: list(memory), at_least=5
-    )
-    return {
-        "speedup": speedup,
-        "in_memory_throughput": rates["in memory"],
-        "by_item_throughput": rates["by item"],
-    }
+    # In turn, so that a change in the machine's speed meets all; the first round warms up.
+    for _ in range(2 if cfg.tiny else 6):
+        for name, loader in loaders.items():
+            begin = time.perf_counter()
+            list(loader)
+            seconds[name].append(time.perf_counter() - begin)
+
+    rates = [len(dataset) / statistics.median(values[1:]) for values in seconds.values()]
+    for name, rate in zip(loaders, rates):
+        print(f"  {name:<18}{rate:>11,.0f} items a second")
+    speedup = rates[0] / rates[1]
+    expect("rate", "cut from memory, batches come {} times faster", speedup, at_least=5)
+    return {"speedup": speedup, "in_memory_throughput": rates[0], "by_item_throughput": rates[1]}
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def draw_batches(cfg: Config, epochs: dict, lengths: list[int]) -> None:
+    figure, axes = new_figure(1, 2, size=(12, 5), sharey=True)
+    for axis, (name, batches) in zip(axes, epochs.items()):
+        points = [lengths[index] for batch in batches[:8] for index in batch]
+        places = [max(lengths[i] for i in batch) for batch in batches[:8] for _ in batch]
+        axis.barh(range(len(places)), places, height=1, color=ORANGE, label="padding")
+        axis.barh(range(len(points)), points, height=1, color=BLUE, label="points")
+        share = padding_share(lengths, batches)
+        axis.set(title=f"{name}: {share:.0%} is padding", xlabel="places of an item")
+    axes[0].set(ylabel="items of eight batches", ylim=(len(points), 0))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    save_figure(figure, cfg.out / "batches")
+
+
+def read_by_workers(cfg: Config, stream: Lines) -> list[tuple[int, Tensor]]:
+    """All that two workers deliver. Without processes, as in a tiny run, copies play them."""
+    if cfg.workers:
+        return list(DataLoader(stream, batch_size=None, num_workers=2, timeout=60))
+    if stream.shared:
+        return [*stream.part(0, 2), *stream.part(1, 2)]
+    return [*stream, *stream]
+
+
+def steps_by_workers(cfg: Config, moved: Moved, still: InkPoints) -> Tensor:
+    """How two workers moved 16 items, the first eight and the others: (16, 2), four decimals."""
+    if cfg.workers:
+        batches = DataLoader(moved, 8, num_workers=2, collate_fn=pad, timeout=60)
+    else:
+        batches = []
+        for indices in [range(8), range(8, 16)]:
+            batches += load(copy.deepcopy(moved), indices, 8, pad)
+    after = torch.cat([points[:, 0, :2] for points, _, _ in batches])
+    before = torch.stack([still[index][0][0, :2] for index in range(16)])
+    return (after - before).round(decimals=4)
 
 
 def run(cfg: Config) -> dict:
     data = load_images(cfg)
     dataset = InkPoints(torch.from_numpy(data.x_train), torch.from_numpy(data.y_train))
-    show_items(cfg, dataset)
+    show_batches(cfg, dataset)
     show_order(cfg, dataset)
-    show_ragged(cfg, dataset)
-    show_stream(cfg, dataset)
-    show_seeds(cfg, dataset)
-    return show_rates(cfg, dataset)
+    epochs, lengths = show_buckets(cfg, dataset)
+    draw_batches(cfg, epochs, lengths)
+    arrived = show_workers(cfg, dataset)
+    return {"arrived": arrived, **show_rates(cfg, dataset)}
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ PHASES = ("phase01", "phase02", "phase03")
 NUMBER = r"[-−]?\d+/\d+|[-−]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?"
 COMMENT = re.compile(r"<!-- (let |= )(.+?) -->")
 EXERCISES = {"md": "Exercises", "zh.md": "练习"}
+# a term of CONCEPTS, defined in one sentence, with the lesson or the section that explains it
 TERM = re.compile(
-    r"^- \*\*(.+?)\*\*(?: ([A-Za-z].*?))?[:：] ?(.+?) ?\[([\d.]+|project \d|项目 \d)\]"
-    r"\(\.\./(\S+?)\.py\)$",
-    re.MULTILINE,
+    r"^- \*\*(.+?)\*\*(?: ([A-Za-z].*?))?[:：] ?(.+?) ?\[([^\]]+)\]\((\S+)\)$", re.MULTILINE
 )
 
 # every topic, and the lessons that its section links; a Chinese heading ends with the English name
@@ -339,8 +338,25 @@ def test_chinese_puts_no_space_beside_wide_punctuation(name: str) -> None:
 
 
 def terms(ending: str) -> list[tuple[str, str, str, str, str]]:
-    """(term, its English name if it is Chinese, sentence, the lesson's number, its key)."""
+    """(term, its English name if it is translated, sentence, the link's text, its target)."""
     return TERM.findall(read("CONCEPTS", ending))
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def place(target: str) -> tuple[str, int]:
+    """(file, which heading of it), the same for both languages; a lesson has no heading."""
+    file, _, anchor = target.partition("#")
+    if not anchor:
+        return file, -1
+
+    headings = re.findall(r"^##+ (.+)$", (DOCS / file).read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = [slug(heading) for heading in headings]
+    assert anchor in anchors, f"{file} has no heading “{anchor}”"
+    return file.replace(".zh.md", ".md"), anchors.index(anchor)
 
 
 def test_every_concept_stands_once_in_both_languages() -> None:
@@ -355,24 +371,43 @@ def test_every_concept_stands_once_in_both_languages() -> None:
     }
     assert not twice, f"these stand twice: {twice}"
     assert len({term[0] for term in chinese}) == len(chinese)
-    assert [(term[0], term[4]) for term in english] == [(term[1], term[4]) for term in chinese]
+
+    # A name, such as TensorBoard, is not translated: the Chinese entry has it alone.
+    assert names == [term[1] or term[0] for term in chinese]
+    places = [[place(target) for *_, target in found] for found in (english, chinese)]
+    assert places[0] == places[1]
     assert len(names) >= 120
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_every_concept_has_its_lesson_and_every_lesson_a_concept(ending: str) -> None:
     keys = planned()
+    numbers = {f"../{key}.py": number for number, key in keys.items()}
     pieces = re.split(r"^## ", read("CONCEPTS", ending), flags=re.M)[1:]
     for phase, piece in zip(PHASES, pieces):
-        assert {key[:7] for *_, key in TERM.findall(piece)} == {phase}
-    numbers = {key: number for number, key in keys.items()}
-    for term, _, sentence, shown, key in terms(ending):
-        assert (ROOT / f"{key}.py").exists(), f"“{term}” names {key}, which is not there"
-        assert shown == numbers[key] or shown[-1] + ".0" == numbers[key], (
-            f"“{term}”: {shown} is not {key}"
-        )
+        assert {target[3:10] for *_, target in TERM.findall(piece)} == {phase}
+    for name, piece in zip(SECTIONS, pieces[len(PHASES) :], strict=True):
+        assert {target.split("#")[0] for *_, target in TERM.findall(piece)} == {f"{name}.{ending}"}
+
+    linked = [target for *_, target in terms(ending) if "#" not in target]
+    assert set(linked) == set(numbers)
+    assert linked == sorted(linked, key=list(numbers).index), "not in the order of teaching"
+    for term, _, sentence, shown, target in terms(ending):
         assert re.search(r"[.。]$", sentence), f"“{term}”: no sentence"
-    assert {key for *_, key in terms(ending)} == set(keys.values())
+        if target in numbers:
+            number = numbers[target]
+            assert shown == number or shown[-1] + ".0" == number, (
+                f"“{term}”: {shown} is not {target}"
+            )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_concept_is_one_sentence_with_safe_formulas(ending: str) -> None:
+    for term, _, sentence, *_ in terms(ending):
+        rest = FORMULA.sub("x", sentence)
+        assert "$" not in rest, f"“{term}”: a formula in another form"
+        assert not re.search(r"[.。] ?\S", re.sub(r"\d\.\d|torch\.|\.grad", "", rest)), term
+        assert "它" not in rest, f"“{term}”: say what “它” stands for"
 
 
 def test_no_lesson_of_these_phases_is_forgotten() -> None:

@@ -55,7 +55,6 @@ class ImageSet:
     y_val: np.ndarray
     _test: tuple[np.ndarray, np.ndarray]
     brightest: int = 255
-    _reads: int = 0
 
     def fingerprints(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n, 16) bytes for each of the three parts: equal pictures have equal fingerprints.
@@ -67,8 +66,7 @@ class ImageSet:
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         """The test pictures and labels. Read them once, at the end: they measure nothing more
         once something was chosen by them."""
-        self._reads += 1
-        current().test_reads = max(current().test_reads, self._reads)
+        current().read_test(*self._test)
         return self._test
 
 

@@ -1,0 +1,51 @@
+"""Lesson 3.6 and its note: seven rules, fifty steps, parameter by parameter as torch.optim."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.lessons import load_lesson
+
+lesson = load_lesson("phase03_pytorch/06-optimizers")
+
+
+class Nesterov(lesson.Momentum):
+    """As the note writes it."""
+
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        state["velocity"] = self.momentum * state.get("velocity", 0) + gradient
+        p -= self.lr * (gradient + self.momentum * state["velocity"])
+
+
+class Adagrad(lesson.Optimizer):
+    """As the note writes it."""
+
+    def update(self, p: Tensor, gradient: Tensor, state: dict) -> None:
+        state["squares"] = state.get("squares", 0) + gradient**2
+        p -= self.lr * gradient / (state["squares"].sqrt() + 1e-10)
+
+
+RULES = {
+    "SGD": (lesson.SGD, torch.optim.SGD),
+    "momentum": (partial(lesson.Momentum, momentum=0.9), partial(torch.optim.SGD, momentum=0.9)),
+    "Nesterov": (Nesterov, partial(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    "Adagrad": (Adagrad, torch.optim.Adagrad),
+    "RMSProp": (lesson.RMSProp, torch.optim.RMSprop),
+    "Adam": (lesson.Adam, torch.optim.Adam),
+    "AdamW": (lesson.AdamW, torch.optim.AdamW),
+}
+
+
+@pytest.mark.parametrize("ours, reference", RULES.values(), ids=RULES)
+def test_fifty_steps_are_torchs(ours: Callable, reference: Callable) -> None:
+    expected = lesson.noisy_walk(reference, {}, seed=3)
+    torch.testing.assert_close(lesson.noisy_walk(ours, {}, seed=3), expected, rtol=0, atol=1e-6)
+    assert (expected[1:] != expected[:-1]).any(dim=1).all(), "nothing moved"
+
+
+def test_a_typing_error_in_a_setting_is_an_error() -> None:
+    with pytest.raises(TypeError):
+        lesson.Momentum([torch.zeros(1)], lr=0.1, momentun=0.9)

@@ -1,0 +1,72 @@
+"""Lesson 1.8: what its functions promise beyond what the lesson itself claims."""
+
+import numpy as np
+import pytest
+
+from common.lessons import load_lesson
+
+lesson = load_lesson("phase01_data_science/08-scikit-learn-basics")
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_every_fold_has_its_share_of_every_class(folds: int) -> None:
+    y = np.repeat([0, 1, 2], [20, 33, 7])
+    fold = lesson.deal_folds(y, folds, np.random.default_rng(0))
+    counts = [np.bincount(fold[y == label], minlength=folds) for label in range(3)]
+    assert np.ptp(counts, axis=1).max() <= 1
+    assert np.ptp(np.sum(counts, axis=0)) <= 1
+
+
+def test_folds_are_random() -> None:
+    y = np.zeros(30, dtype=int)
+    one, again, other = (lesson.deal_folds(y, 3, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert (one == again).all()
+    assert (one != other).any()
+    assert (one != np.arange(30) % 3).any()
+
+
+class Spy:
+    """Answers 7, and keeps what it was fitted with and asked."""
+
+    seen: list = []  # noqa: RUF012  (shared on purpose: held_out makes the models itself)
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "Spy":
+        self.seen.append((x, y))
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return np.full(len(x), 7)
+
+
+def test_neither_scaler_nor_model_sees_the_fold() -> None:
+    x = np.array([[0.0], [2], [4], [1000]])
+    fold = np.array([0, 0, 1, 1])
+    Spy.seen = []
+    answers = lesson.held_out(Spy, x, np.arange(4), fold)
+    assert answers.tolist() == [7] * 4
+    (first, y_first), (second, y_second) = Spy.seen
+    assert np.allclose(first.ravel(), [-1, 1])
+    assert np.allclose(second.ravel(), [-1, 1])
+    assert (y_first.tolist(), y_second.tolist()) == ([2, 3], [0, 1])
+
+
+def test_classes_need_not_be_numbers_from_0() -> None:
+    x = np.array([[0.0], [1], [5], [6]])
+    y = np.array(["cat", "cat", "dog", "dog"])
+    assert lesson.Logistic().fit(x, y).predict(x).tolist() == y.tolist()
+
+
+def test_an_axis_has_its_largest_entry_positive() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 4)) * [5, 3, 2, 1]
+    mean, axes, variances = lesson.main_axes(x, 4)
+    assert np.allclose(mean, x.mean(axis=0))
+    assert (axes[np.arange(4), abs(axes).argmax(axis=1)] > 0).all()
+    assert np.allclose(((x - mean) @ axes.T).var(axis=0, ddof=1), variances)
+
+
+def test_label_0_is_a_label_and_minus_1_is_none() -> None:
+    x = np.array([[0.0], [1], [10], [11]])
+    shares = lesson.spread_labels(x, np.array([0, -1, 1, -1]))
+    assert shares.argmax(axis=1).tolist() == [0, 0, 1, 1]
+    facts = lesson.spread_labels(x, np.array([0, 0, 1, 0]))
+    assert facts.argmax(axis=1).tolist() == [0, 0, 1, 0]
