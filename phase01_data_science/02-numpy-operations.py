@@ -2,18 +2,20 @@
 NumPy 运算：用广播代替循环
 
 You will be able to answer
-    1. When do two shapes fit, and what is copied?     show_broadcasting  by-hand, rule, stretch
-    2. Which axis does a sum remove, and why keep it?  show_axes          silent
-    3. How do letters say any sum of products?         show_einsum        matmul, einsum
-    4. Why does softmax subtract the largest score?    show_softmax       softmax, overflow, stable
-    5. How do you get all distances without a loop?    show_distances     distances, plain, far
+    1. When do two shapes fit?         show_broadcasting  by-hand, rule, stretch, shared
+    2. Which axis does a sum remove?   show_axes          silent
+    3. What do letters say in einsum?  show_einsum        einsum
+    4. Why is softmax shifted?         show_softmax       softmax, overflow, stable
+    5. What replaces a loop?           show_distances     pairs, memory, faster, plain, far, wide
 Predict   largest_score: up to which score can a float64 still hold exp(score)?
 Run       python phase01_data_science/02-numpy-operations.py               about 2 s
 Needs     -
-Reference np.broadcast_shapes, np.broadcast_to, np.einsum, scipy.special, scipy.spatial
+Reference np.broadcast_shapes, np.broadcast_to, np.einsum, scipy.special.softmax
 Notation  n, m number of points  d coordinates of a point
 """
 
+import math
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -21,16 +23,16 @@ from itertools import zip_longest
 import numpy as np
 import scipy
 
-from common.checks import check, check_close
+from common.checks import check, check_close, timed
 from common.config import LessonConfig, main, param
-from common.figures import BLUE, GREY, ORANGE, RED, new_figure, save_figure
+from common.figures import BLUE, GREY, ORANGE, RED, new_figure, plot_curves, save_figure
 
 Shape = tuple[int, ...]
 
 
 @dataclass
 class Config(LessonConfig):
-    width: int = param(480, "pixels across the map of nearest dots", tiny=45, low=3)
+    pairs: int = param(200, "random pairs of shapes, ours against NumPy's", tiny=100, low=50)
 
 
 def broadcast_shape(a: Shape, b: Shape) -> Shape:
@@ -54,7 +56,10 @@ def broadcast_shape(a: Shape, b: Shape) -> Shape:
 
 
 def stretch(x: np.ndarray, shape: Shape) -> np.ndarray:
-    """x as if it were repeated to `shape`, without a copy. Read-only: a cell stands for many."""
+    """x as if repeated to `shape`, without a copy; read-only. ValueError where it does not fit."""
+    if broadcast_shape(x.shape, shape) != shape:
+        raise ValueError(f"{x.shape} does not stretch to {shape}")
+
     missing = len(shape) - x.ndim
     strides = [0] * missing
     for length, wanted, stride in zip(x.shape, shape[missing:], x.strides):
@@ -68,14 +73,12 @@ def show_broadcasting(cfg: Config) -> None:
     print("\n[1] Shapes are compared from the right: equal lengths fit, and 1 fits every length")
     text = "(5, 1, 4) with (3, 1) gives (5, 3, 4)"
     check_close("by-hand", text, shape_or_error(broadcast_shape, (5, 1, 4), (3, 1)), (5, 3, 4))
-    for a, b in [((3, 4), (4,)), ((3, 1), (4,)), ((3, 4), (3,)), ((0, 4), (1, 4))]:
-        print(f"  {a} with {b!s:<7}->  {shape_or_error(broadcast_shape, a, b)}")
 
     # Up to four axes. Length 0 is a length like any other: 1 stretches to it, too.
     rng = cfg.rng()
     different = 0
     refused = 0
-    for _ in range(200):
+    for _ in range(cfg.pairs):
         a = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
         b = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
         ours = shape_or_error(broadcast_shape, a, b)
@@ -84,7 +87,7 @@ def show_broadcasting(cfg: Config) -> None:
         if ours != numpys:
             different += 1
             print(f"  {a} with {b}: got {ours}, wanted {numpys}")
-    text = f"of 200 random pairs, {refused} do not fit; our rule and NumPy's differ on {{}}"
+    text = f"of {cfg.pairs} random pairs, {refused} do not fit; our rule and NumPy's differ on {{}}"
     check("rule", text, different, at_most=0)
 
     # Neighbours in memory hold other numbers, so a wrong stride reads a wrong number.
@@ -96,7 +99,8 @@ def show_broadcasting(cfg: Config) -> None:
 
     four = np.arange(4.0)
     million = stretch(four, (1_000_000, 4))
-    print(f"  {million.size:,} numbers, strides {million.strides}, in the same {four.nbytes} bytes")
+    text = "nothing is copied: 4,000,000 numbers lie in the memory of 4"
+    check("shared", text, np.shares_memory(four, million))
 
 
 def shape_or_error(rule: Callable[[Shape, Shape], Shape], a: Shape, b: Shape) -> Shape | str:
@@ -108,15 +112,11 @@ def shape_or_error(rule: Callable[[Shape, Shape], Shape], a: Shape, b: Shape) ->
 
 def show_axes(cfg: Config) -> None:
     print("\n[2] sum(axis=k) removes axis k; keepdims=True leaves a 1 there, so it still fits")
-    x = np.ones((2, 3, 4))
-    print(f"  {x.shape} summed over axis 1: {x.sum(axis=1).shape}", end="")
-    print(f", with keepdims {x.sum(axis=1, keepdims=True).shape}")
-
     table = np.array([[1.0, 2, 3], [10, 20, 30], [100, 200, 300]])
     right = table - table.mean(axis=1, keepdims=True)  # (3, 3) - (3, 1): a mean for each row
     wrong = table - table.mean(axis=1)  # (3, 3) - (3,): the means lie along the columns
-    print(f"  each row less its mean has the mean {right.mean(axis=1)}")
-    print(f"  without keepdims the row means are  {wrong.mean(axis=1)}")
+    print(f"  each row less its mean, with keepdims: the rows have the means {right.mean(axis=1)}")
+    print(f"  without keepdims they have the means {wrong.mean(axis=1)}")
     text = "without keepdims a square table raises nothing, and a row mean of {} is left"
     check("silent", text, wrong.mean(axis=1).max(), above=100)
 
@@ -125,7 +125,8 @@ def einsum(formula: str, *operands: np.ndarray) -> np.ndarray:
     """Sum of products: einsum("ij,jk->ik", a, b) is a @ b.
 
     A letter names an axis; letters missing behind the arrow are summed. Each operand has a letter
-    at most once.
+    at most once. Here the whole product is built, for "ij,jk->ik" of shape (i, k, j), and then
+    summed; np.einsum adds up as it goes.
     """
     inputs, output = formula.split("->")
     summed = sorted(set(inputs) - set(output) - {","})
@@ -149,23 +150,19 @@ def show_einsum(cfg: Config) -> None:
     a = rng.normal(size=(3, 4))
     b = rng.normal(size=(4, 5))
     batch = rng.normal(size=(2, 3, 4))
-    check_close("matmul", "ij,jk->ik is the matrix product", einsum("ij,jk->ik", a, b), a @ b)
-
-    formulas = {
-        "ij->ji": ("transpose", [a]),
-        "ij->i": ("row sums", [a]),
-        "i,j->ij": ("outer product", [a[0], b[0]]),
-        "nij,nkj->nik": ("rows against rows, for every sample n", [batch, batch]),
-        "nij,jk->nik": ("one matrix for every sample", [batch, b]),
-        "ij,jk,ik->k": ("three arrays at once", [a, b, a @ b]),
-    }
+    formulas = [
+        ("ij,jk->ik", "matrix product", [a, b], a @ b),
+        ("i,j->ij", "outer product", [a[0], b[0]], np.outer(a[0], b[0])),
+        ("nij,jk->nik", "one matrix for every sample n", [batch, b], batch @ b),
+        ("ij,jk,ik->k", "three arrays at once", [a, b, a @ b], ((a @ b) ** 2).sum(axis=0)),
+    ]
     ours = []
-    numpys = []
-    for formula, (meaning, operands) in formulas.items():
+    wanted = []
+    for formula, meaning, operands, result in formulas:
         print(f"  {formula:<14}{meaning}")
         ours.extend(einsum(formula, *operands).ravel())
-        numpys.extend(np.einsum(formula, *operands).ravel())
-    check_close("einsum", "our einsum computes these six as NumPy's does", ours, numpys)
+        wanted.extend(result.ravel())
+    check_close("einsum", "our einsum gives what @, outer and sum give, up to {}", ours, wanted)
 
 
 def softmax(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -188,32 +185,39 @@ def show_softmax(cfg: Config) -> float:
     scipys = [scipy.special.softmax(scores, axis=1), scipy.special.softmax(scores, axis=0)]
     check_close("softmax", "along rows and along columns, our weights are SciPy's", ours, scipys)
 
-    rows = np.array([[0.0, 1, 2], [1000, 1001, 1002], [-1000, -999, -998], [0, 0, 3000]])
-    # NumPy warns here; in your own code, read its warnings.
+    largest_score = float(np.log(np.finfo(np.float64).max))
+    # NumPy warns of what goes wrong here, and we silence it. In your own code, read its warnings.
     with np.errstate(over="ignore", invalid="ignore"):
+        print(f"  exp({largest_score:.4f}) works; exp(709.79) is {np.exp(709.79)}")
+        rows = np.array([[0.0, 1, 2], [1000, 1001, 1002], [-1000, -999, -998], [0, 0, 3000]])
         powers = np.exp(rows)
         on_paper = powers / powers.sum(axis=1, keepdims=True)
-    for scores, weights in zip(rows, on_paper):
-        print(f"  as on paper: {scores} -> {weights.round(3)}")
+
+    # exp(-1000) is too small for a float64 and becomes 0, so the third row is 0 divided by 0.
+    reasons = ["fine", "infinity / infinity", "0 / 0", "infinity / infinity in the last place"]
+    for scores, weights, reason in zip(rows, on_paper, reasons):
+        print(f"  as on paper: {scores} -> {weights.round(3)}  {reason}")
     text = "infinity divided by infinity: {} of the 3 weights of 1000, 1001, 1002 are nan"
     check("overflow", text, np.isnan(on_paper[1]).sum(), at_least=3)
-    wanted = [[0.0900, 0.2447, 0.6652]] * 3 + [[0, 0, 1]]
+
+    wanted = [on_paper[0], on_paper[0], on_paper[0], [0, 0, 1]]
     text = "ours gives the first three rows the same weights, and the last one 0, 0, 1"
-    check_close("stable", text, softmax(rows), wanted, atol=1e-4)
-    return float(np.log(np.finfo(np.float64).max))
+    check_close("stable", text, softmax(rows), wanted)
+    return largest_score
 
 
-def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """All distances between points x (n, d) and y (m, d): (n, m), from |x|² + |y|² - 2 x·y.
+def loop_distances(x: np.ndarray, y: np.ndarray) -> list[list[float]]:
+    """All distances between points x (n, d) and y (m, d), one pair after the other: (n, m)."""
+    others = y.tolist()
+    rows = []
+    for point in x.tolist():
+        rows.append([math.dist(point, other) for other in others])
+    return rows
 
-    No loop, and no array of shape (n, m, d).
-    """
+
+def expanded_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The same from |x|² + |y|² - 2 x·y: an array (n, m), no loop, and no array (n, m, d)."""
     # practice: All pairs at once
-    # Squares of large coordinates would cancel; distances do not depend on the origin, so move it.
-    middle = y.mean(axis=0)  # (d,)
-    x = x - middle
-    y = y - middle
-
     x_squared = (x * x).sum(axis=1, keepdims=True)  # (n, 1)
     y_squared = (y * y).sum(axis=1)  # (m,)
     squared = x_squared + y_squared - 2 * x @ y.T  # (n, m)
@@ -223,35 +227,59 @@ def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # end practice
 
 
-def show_distances(cfg: Config) -> dict[str, float]:
-    print("\n[5] All distances between two sets of points, without a loop")
+def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The same with the origin moved between the points, which changes no distance."""
+    # It helps where the points lie close together and far from 0: large squares would cancel.
+    middle = y.mean(axis=0)  # (d,)
+    return expanded_distances(x - middle, y - middle)
+
+
+def show_distances(cfg: Config) -> tuple[float, dict[str, list[float]]]:
+    print("\n[5] All distances between two sets of points: one call instead of a loop over pairs")
     rng = cfg.rng()
     x = rng.normal(size=(60, 3))
     y = np.concatenate([x, rng.normal(size=(40, 3)) + 0.5])
-    x.flags.writeable = False
-    y.flags.writeable = False
-    text = "60 × 100 distances are SciPy's up to {}, also from a point to itself"
-    cdist = scipy.spatial.distance.cdist
-    check_close("distances", text, distances(x, y), cdist(x, y), atol=1e-6)
+    # From a point to itself 1e-15 may be left of the squares, and its root is 3e-8.
+    text = "60 × 100 distances are the loop's up to {} (from a point to itself, the root of 1e-15)"
+    check_close("pairs", text, expanded_distances(x, y), loop_distances(x, y), atol=1e-6)
 
-    others = y[60:]
-    print("  points near   formula as it stands is off by   with the origin moved")
-    for size in (1, 1e2, 1e4, 1e6, 1e8):
-        direction = np.array([1.0, -1.0, 2.0])
-        far_x = x + size * direction
-        far_y = others + size * direction
-        true = cdist(far_x, far_y)
-        x_squared = (far_x * far_x).sum(axis=1, keepdims=True)
-        squared = x_squared + (far_y * far_y).sum(axis=1) - 2 * far_x @ far_y.T
-        plain = np.sqrt(np.maximum(squared, 0))
+    many = rng.normal(size=(2, 200, 500))
+    tracemalloc.start()
+    expanded_distances(many[0, :150], many[1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    text = "150 × 200 pairs in 500 dimensions: {} MB, where all differences fill 120 MB"
+    check("memory", text, peak / 1e6, at_most=12)
 
-        error_plain = abs(plain / true - 1).max()
-        error_ours = abs(distances(far_x, far_y) / true - 1).max()
-        print(f"  {size:>11.0e}{error_plain:>33.0e}{error_ours:>24.0e}")
-    text = "near 10⁸ the formula as it stands has a relative error of {}: no digit is right"
-    check("plain", text, error_plain, above=1)
-    check("far", "with the origin moved, it is {}", error_ours, at_most=1e-12)
-    return {"error_plain": error_plain, "error_ours": error_ours}
+    text = "one call is {} times faster than the loop"
+    ratio = timed("faster", text, lambda: loop_distances(x, y), lambda: distances(x, y), at_least=3)
+
+    errors = cancellation(x, y[60:])
+    text = "near 10⁸ the formula is off by {} times the distance: no digit is right"
+    check("plain", text, errors["the formula"][8], above=1)
+    check("far", "one group, origin moved into it: {}", errors["origin moved"][8], at_most=1e-12)
+    text = "two groups near 10⁸ and -10⁸: {}, for no origin is near both"
+    check("wide", text, errors["moved, two groups"][8], above=1)
+    return ratio, errors
+
+
+def cancellation(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
+    """Largest relative errors with the points moved to 1, 10, … 10⁸ times (1, -1, 2)."""
+    errors = {"the formula": [], "origin moved": [], "moved, two groups": []}
+    for power in range(9):
+        shift = 10.0**power * np.array([1.0, -1.0, 2.0])
+        errors["the formula"].append(relative_error(expanded_distances, x + shift, y + shift))
+        errors["origin moved"].append(relative_error(distances, x + shift, y + shift))
+
+        two_x = np.concatenate([x + shift, x - shift])
+        two_y = np.concatenate([y + shift, y - shift])
+        errors["moved, two groups"].append(relative_error(distances, two_x, two_y))
+    return errors
+
+
+def relative_error(function: Callable, x: np.ndarray, y: np.ndarray) -> float:
+    # The loop subtracts before it squares, so it does not cancel.
+    return abs(function(x, y) / loop_distances(x, y) - 1).max()
 
 
 # Pictures: skip on a first reading
@@ -261,63 +289,48 @@ def draw_broadcasting(cfg: Config) -> None:
     row = np.arange(4).reshape(1, 4)
     column = np.arange(0, 30, 10).reshape(3, 1)
     table = np.arange(0, 120, 10).reshape(3, 4)
+    rows = [
+        ("(3, 4)\n   (4,)", table, row, table + row),
+        ("(3, 1)\n(1, 4)", column, row, column + row),
+        ("(3, 4)\n   (3,)", table, row[:, 1:], None),
+    ]
     figure, axis = new_figure(size=(10.4, 6.2))
-    for top, a, shapes in ((0, table, "(3, 4)\n   (4,)"), (-4.1, column, "(3, 1)\n(1, 4)")):
+    for top, (shapes, a, b, total) in zip((0, -4.1, -8.2), rows):
         axis.text(0, top - 0.6, shapes, family="monospace", fontsize=14, va="center")
         axis.text(8, top - 0.6, "+", fontsize=20, ha="center", va="center")
+        draw_cells(axis, stretch(a, (3, 4)), a.shape, 3.4, top, BLUE)
+        if total is None:
+            draw_cells(axis, b, b.shape, 9.7, top, RED)
+            continue
         axis.text(13.3, top - 0.6, "=", fontsize=20, ha="center", va="center")
-        draw_cells(axis, a, 3.4, top, BLUE)
-        draw_cells(axis, row, 8.7, top, ORANGE)
-        draw_cells(axis, a + row, 14, top, GREY)
+        draw_cells(axis, stretch(b, (3, 4)), b.shape, 8.7, top, ORANGE)
+        draw_cells(axis, total, total.shape, 14, top, GREY)
 
-    axis.text(0, -8.8, "(3, 4)\n   (3,)", family="monospace", fontsize=14, va="center")
-    axis.text(8, -8.8, "+", fontsize=20, ha="center", va="center")
-    draw_cells(axis, table, 3.4, -8.2, BLUE)
-    draw_cells(axis, row[:, 1:], 9.7, -8.2, RED, stretched=False)
-    refusal = "4 against 3, neither\nis 1: ValueError"
-    axis.text(14, -8.8, refusal, color=RED, va="center", fontweight="bold")
-
+    axis.text(14, -8.8, "4 against 3, neither\nis 1: ValueError", color=RED, va="center")
     legend = "solid: in memory · pale: the same number, read again (stride 0)"
     axis.text(3.4, 1.35, legend, color=GREY)
-    axis.set(xlim=(-0.2, 18.4), ylim=(-10.6, 2))
+    axis.set(xlim=(-0.2, 18.4), ylim=(-10.6, 2), aspect="equal")
     axis.set_title("Write the shapes flush right; a length of 1 stretches")
-    axis.set_aspect("equal")
     axis.axis("off")
     save_figure(figure, cfg.out / "broadcasting")
 
 
-def draw_cells(
-    axis, part: np.ndarray, left: float, top: float, colour: str, stretched: bool = True
-) -> None:
-    """The numbers of a part, and pale ones where it is stretched to (3, 4)."""
-    from matplotlib.patches import Rectangle
-
-    shown = stretch(part, (3, 4)) if stretched else part
+def draw_cells(axis, shown: np.ndarray, stored: Shape, left: float, top: float, colour) -> None:
+    """The numbers of `shown`, pale where they lie outside of the shape that is stored."""
     for (i, j), value in np.ndenumerate(shown):
-        is_stored = i < part.shape[0] and j < part.shape[1]
-        alpha = 1 if is_stored else 0.22
-        text_colour = "white" if is_stored else GREY
-        axis.add_patch(Rectangle((left + j, top - i), 0.92, 0.92, color=colour, alpha=alpha))
-        place = {"ha": "center", "va": "center", "fontsize": 12, "fontweight": "bold"}
-        axis.text(left + j + 0.46, top - i + 0.43, value, color=text_colour, **place)
+        is_stored = i < stored[0] and j < stored[1]
+        box = {"color": colour, "alpha": 1 if is_stored else 0.22}
+        axis.fill_between([left + j, left + j + 0.92], top - i, top - i + 0.92, lw=0, **box)
+        style = {"color": "white" if is_stored else GREY, "ha": "center", "va": "center"}
+        axis.text(left + j + 0.46, top - i + 0.43, value, fontsize=12, fontweight="bold", **style)
 
 
-def draw_distances(cfg: Config) -> None:
-    height = cfg.width * 2 // 3
-    across, up = np.meshgrid(np.linspace(0, 3, cfg.width), np.linspace(0, 2, height))
-    pixels = np.stack([across.ravel(), up.ravel()], axis=1)  # (height * width, 2)
-    dots = cfg.rng().random((12, 2)) * [3, 2]
-    gaps = distances(pixels, dots)  # (height * width, 12)
-    nearest = gaps.argmin(axis=1).reshape(height, cfg.width)
-    gap = gaps.min(axis=1).reshape(height, cfg.width)
-
-    figure, axis = new_figure(size=(7.6, 5.4))
-    axis.imshow(nearest, cmap="Paired", extent=(0, 3, 0, 2), origin="lower")
-    axis.contour(gap, levels=8, extent=(0, 3, 0, 2), colors="white", linewidths=1)
-    axis.plot(*dots.T, "o", color="black", markersize=6)
-    axis.set_title(f"{gaps.size:,} distances in one call: which dot is nearest?")
-    axis.axis("off")
-    save_figure(figure, cfg.out / "distances")
+def draw_errors(cfg: Config, errors: dict[str, list[float]]) -> None:
+    figure, axis = new_figure(size=(9, 5))
+    plot_curves(axis, errors, "n, with the points near 10ⁿ · (1, −1, 2)", "relative error", 0, True)
+    axis.axhline(1, color=GREY, linestyle="--")
+    axis.set(title="Largest error: above the dashed line no digit is right", xticks=range(9))
+    save_figure(figure, cfg.out / "errors")
 
 
 def run(cfg: Config) -> dict[str, float]:
@@ -325,10 +338,10 @@ def run(cfg: Config) -> dict[str, float]:
     show_axes(cfg)
     show_einsum(cfg)
     largest_score = show_softmax(cfg)
-    errors = show_distances(cfg)
+    times_faster, errors = show_distances(cfg)
     draw_broadcasting(cfg)
-    draw_distances(cfg)
-    return {"largest_score": largest_score, **errors}
+    draw_errors(cfg, errors)
+    return {"largest_score": largest_score, "times_faster": times_faster}
 
 
 if __name__ == "__main__":

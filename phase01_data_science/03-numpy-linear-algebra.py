@@ -2,20 +2,21 @@
 NumPy 线性代数：求解、分解与拟合
 
 You will be able to answer
-    1. How are n equations solved, and why swap rows?   show_solve      pivot, solve
-    2. What do Q and R say about a matrix's columns?    show_qr         qr
-    3. Why do only mirrors keep right angles?           show_hilbert    classical, modified, mirror
-    4. What do rank and condition number tell you?      show_condition  rank, worst
-    5. How do you fit more equations than unknowns?     show_fit        three-ways, digits, shortest
+    1. How are n equations solved?         show_solve      pivot, solve, refused
+    2. What do the factors Q and R say?    show_qr         qr
+    3. Why do mirrors keep right angles?   show_hilbert    classical, modified, mirror, twice
+    4. What do rank and condition say?     show_condition  rank, slips, worst
+    5. How do you fit too many equations?  show_fit        three-ways, digits, noise
 Predict   condition: how many times can an error grow when you solve with 1 / (i + j + 1), 10 × 10?
 Run       python phase01_data_science/03-numpy-linear-algebra.py           about 2 s
 Needs     -
 Reference np.linalg.solve, np.linalg.qr, np.linalg.lstsq, np.linalg.matrix_rank, np.linalg.cond
-Notation  A (n, k) matrix with independent columns  Q (n, k) columns at right angles, of length 1
-          R (k, k) upper triangular matrix
+Notation  A (n, k) matrix  Q (n, k) columns at right angles, of length 1  R (k, k) triangular
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,19 +33,19 @@ class Config(LessonConfig):
 def eliminate(a: np.ndarray, b: np.ndarray, swap_rows: bool) -> tuple[np.ndarray, np.ndarray]:
     """The equations a x = b, with zeros below the diagonal: new a (n, n), new b (n,).
 
-    Raises ValueError where a column has no pivot: it depends on the columns before it.
+    ValueError where a pivot, the entry a[k, k] that factors divide by, is exactly 0.
     """
     # practice: Zeros below the diagonal
     a = np.array(a, dtype=float)  # copies: the caller keeps theirs
     b = np.array(b, dtype=float)
     for k in range(len(b)):
         if swap_rows:
-            # The largest pivot gives the smallest factors, none of them beyond 1.
+            # The largest pivot of the column gives the smallest factors, none of them beyond 1.
             pivot = k + np.argmax(abs(a[k:, k]))
             a[[k, pivot]] = a[[pivot, k]]
             b[[k, pivot]] = b[[pivot, k]]
         if a[k, k] == 0:
-            raise ValueError(f"column {k} has no pivot")
+            raise ValueError(f"the pivot of column {k} is 0")
 
         for i in range(k + 1, len(b)):
             factor = a[i, k] / a[k, k]
@@ -81,20 +82,27 @@ def show_solve(cfg: Config) -> None:
     check_close("pivot", text, answers, [[0, 1], [1, 1]])
 
     rng = cfg.rng()
-    matrices = rng.normal(size=(cfg.trials, 12, 12)) + 6 * np.eye(12)[::-1]
+    needs_swaps = 6 * np.eye(12)[::-1]  # large entries far from the diagonal
+    matrices = rng.normal(size=(cfg.trials, 12, 12)) + needs_swaps
     right_sides = rng.normal(size=(cfg.trials, 12))
-    matrices.flags.writeable = False
-    right_sides.flags.writeable = False
     ours = [solve(a, b) for a, b in zip(matrices, right_sides)]
     numpys = [np.linalg.solve(a, b) for a, b in zip(matrices, right_sides)]
     text = f"{cfg.trials} systems of 12 equations have NumPy's solutions, up to {{}}"
     check_close("solve", text, ours, numpys)
 
+    refused = 0
+    for singular in ([[1, 2], [2, 4]], [[1, 0], [3, 0]], [[0, 1], [0, 2]]):
+        try:
+            solve(np.array(singular), np.ones(2))
+        except ValueError:
+            refused += 1
+    check("refused", "of 3 singular systems {} are refused", refused, at_least=3)
+
 
 def gram_schmidt(a: np.ndarray, modified: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """a (n, k) -> q (n, k), r (k, k) with a = q r.
 
-    modified: project what is left of a column, not the column as it was.
+    modified: project what is left of a column, which holds the errors of earlier projections, too.
     """
     q = np.zeros(a.shape)
     r = np.zeros((a.shape[1], a.shape[1]))
@@ -109,10 +117,6 @@ def gram_schmidt(a: np.ndarray, modified: bool = False) -> tuple[np.ndarray, np.
         r[j, j] = np.sqrt(rest @ rest)
         q[:, j] = rest / r[j, j]
     return q, r
-
-
-def modified_gram_schmidt(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return gram_schmidt(a, modified=True)
 
 
 def householder(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +140,8 @@ def householder(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return q[:, :k], np.triu(r[:k])
 
 
-METHODS = {"classical": gram_schmidt, "modified": modified_gram_schmidt, "mirror": householder}
+modified = partial(gram_schmidt, modified=True)
+METHODS = {"classical": gram_schmidt, "modified": modified, "mirror": householder}
 
 
 def show_qr(cfg: Config) -> None:
@@ -145,22 +150,23 @@ def show_qr(cfg: Config) -> None:
     print(f"  the mirror lays (3, 4), of length 5, on the first axis at {r[0, 0]:.0f}")
 
     # Columns that lie on the axes already leave a mirror nothing to do; some begin with 0.
-    matrices = [*cfg.rng().normal(size=(cfg.trials, 9, 6)), -np.eye(9, 6), np.eye(9, 6)[::-1]]
-    numpys = [positive(*np.linalg.qr(a)) for a in matrices]
+    already_on_axes = [-np.eye(9, 6), np.eye(9, 6)[::-1]]
+    matrices = [*cfg.rng().normal(size=(cfg.trials, 9, 6)), *already_on_axes]
     ours = []
-    for method in METHODS.values():
-        ours.append([positive(*method(a)) for a in matrices])
+    numpys = []
+    for factor in METHODS.values():
+        for a in matrices:
+            ours.append(one_form(*factor(a)))
+            numpys.append(one_form(*np.linalg.qr(a)))
     text = f"by all three methods, Q and R of {len(matrices)} matrices are NumPy's, up to {{}}"
-    check_close("qr", text, ours, [numpys] * 3)
+    check_close("qr", text, ours, numpys)
 
 
-def positive(q: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Q above R, (n + k, k), with R's diagonal made positive.
-
-    A column of Q and its row of R may both change sign: the product stays.
-    """
-    signs = np.sign(np.diag(r))
-    return np.vstack([q * signs, signs[:, None] * r])
+def one_form(q: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Q above R, (n + k, k), with a positive diagonal in R."""
+    # A column of Q and its row of R may both change sign: the product stays.
+    signs = np.sign(np.diag(r))  # (k,)
+    return np.vstack([q * signs, r * signs[:, None]])
 
 
 def hilbert(n: int) -> np.ndarray:
@@ -171,31 +177,29 @@ def hilbert(n: int) -> np.ndarray:
 
 def show_hilbert(cfg: Config) -> dict[str, float]:
     print("\n[3] The same three on the 10 × 10 Hilbert matrix: on paper QᵀQ is I, in float64 …")
-    defects = {name: size(defect(name, 10)) for name in METHODS}
+    defects = {name: defect(METHODS[name], hilbert(10)) for name in METHODS}
     text = "classical Gram-Schmidt loses the right angles: ‖QᵀQ - I‖ is {}"
     check("classical", text, defects["classical"], above=1)
-    text = "modified Gram-Schmidt, with one word changed: {}"
+    text = "modified Gram-Schmidt loses less: {}"
     check("modified", text, defects["modified"], at_least=1e-5, at_most=1e-3)
     text = "mirrors keep right angles, and so does a product of mirrors: {}"
     check("mirror", text, defects["mirror"], below=1e-13)
+    once, _ = modified(hilbert(10))
+    twice = defect(modified, once)
+    check("twice", "so does modified Gram-Schmidt, run again on its own Q: {}", twice, below=1e-13)
     return defects
 
 
-def defect(name: str, n: int) -> np.ndarray:
-    """QᵀQ - I of the Hilbert matrix, (n, n): 0 where two columns stand at right angles."""
-    q, _ = METHODS[name](hilbert(n))
-    return q.T @ q - np.eye(n)
-
-
-def size(values: np.ndarray) -> np.float64:
-    """Root of the sum of squares: the length of a vector, the Frobenius norm of a matrix."""
-    return np.sqrt((values * values).sum())
+def defect(factor: Callable, a: np.ndarray) -> float:
+    """‖QᵀQ - I‖, the root of the sum of squares: 0 where all columns stand at right angles."""
+    q, _ = factor(a)
+    return float(np.linalg.norm(q.T @ q - np.eye(a.shape[1])))
 
 
 def trimmed_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """u (n, r), s (r,), vt (r, k) with a = u · s · vt. The rank r counts what is above rounding.
 
-    s says how far a stretches along each of its own directions; lesson 2.2 builds u, s and vt.
+    a makes an ellipse of a circle: s are its half axes, u their directions (built in 2.2).
     """
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     rounding = s[0] * max(a.shape) * np.finfo(float).eps
@@ -203,35 +207,41 @@ def trimmed_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return u[:, :rank], s[:rank], vt[:rank]
 
 
-def show_condition(cfg: Config) -> float:
+def show_condition(cfg: Config) -> tuple[float, float]:
     print("\n[4] Rank counts directions; the condition number says how far an error can grow")
     rng = cfg.rng()
-    ours = []
-    numpys = []
+    found = []
     for directions in range(1, 6):
         a = 1e6 * rng.normal(size=(8, directions)) @ rng.normal(size=(directions, 6))
-        ours.append(len(trimmed_svd(a)[1]))
-        numpys.append(np.linalg.matrix_rank(a))
-    check_close("rank", f"8 × 6 matrices of rank {ours}, as NumPy says", ours, numpys)
+        found.append(len(trimmed_svd(a)[1]))
+    check_close("rank", "8 × 6, made of 1 to 5 directions: so are the ranks", found, range(1, 6))
+
+    tenths = np.arange(1, 10).reshape(3, 3) / 10  # on paper the third row is 2 · second - first
+    solve(tenths, np.ones(3))
+    text = "rows .1 .2 .3 to .7 .8 .9, dependent on paper: not refused, but the condition is {}"
+    check("slips", text, np.linalg.cond(tenths), above=1e15)
 
     a = hilbert(4)
     u, s, _ = trimmed_svd(a)
+    # We draw x, not b: a random b would make x huge, and next to it every error looks small.
     growths = []
-    for b, error in rng.normal(size=(200, 2, 4)):
-        growths.append(error_growth(a, b, error))
-    print(f"  4 × 4 Hilbert matrix, 200 random errors in b: in x they are {np.median(growths):.0f}")
-    print(f"  times as large (median), and {max(growths):,.0f} times at most")
+    for x, error in rng.normal(size=(200, 2, 4)):
+        growths.append(error_growth(a, a @ x, error))
+    grown = f"{np.median(growths):,.0f} times (median), {max(growths):,.0f} at most"
+    print(f"  4 × 4 Hilbert matrix, 200 random x and errors of b: in x they grow {grown}")
     text = f"b along the longest stretch, its error along the shortest: {s[0] / s[-1]:,.0f} times"
     worst = error_growth(a, b=100 * u[:, 0], error=0.01 * u[:, -1])
     check_close("worst", text, worst, np.linalg.cond(a), rtol=1e-6)
-    return np.linalg.cond(hilbert(10))
+    condition = np.linalg.cond(hilbert(10))
+    print(f"  10 × 10, the error can grow {condition:.1e} times")
+    return condition, float(np.median(growths))
 
 
 def error_growth(a: np.ndarray, b: np.ndarray, error: np.ndarray) -> float:
     """Relative error of x, where a x = b, divided by the relative error of b."""
-    x = solve(a, b)
-    error_of_x = solve(a, error)
-    return (size(error_of_x) / size(x)) / (size(error) / size(b))
+    before = np.linalg.norm(error) / np.linalg.norm(b)
+    after = np.linalg.norm(solve(a, error)) / np.linalg.norm(solve(a, b))
+    return after / before
 
 
 def fit_normal(a: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -254,7 +264,7 @@ def fit_svd(a: np.ndarray, y: np.ndarray) -> np.ndarray:
 FITS = {"normal equations": fit_normal, "QR": fit_qr, "SVD": fit_svd}
 
 
-def show_fit(cfg: Config) -> dict[str, list[float]]:
+def show_fit(cfg: Config) -> tuple[dict[str, list[float]], float]:
     print("\n[5] More equations than unknowns: the x whose A x comes nearest to y")
     rng = cfg.rng()
     matrices = rng.normal(size=(cfg.trials, 30, 4))
@@ -265,74 +275,74 @@ def show_fit(cfg: Config) -> dict[str, list[float]]:
     numpys = [np.linalg.lstsq(a, y)[0] for a, y in zip(matrices, ys)]
     text = f"three ways, {cfg.trials} problems: all coefficients are NumPy's, up to {{}}"
     check_close("three-ways", text, ours, [numpys] * 3)
-    left_over = ys[0] - matrices[0] @ ours[1][0]
-    print(
-        f"  columns · what is left over: {abs(matrices[0].T @ left_over).max():.0e}, a right angle"
-    )
 
     errors = {name: [] for name in FITS}
     for degree in range(1, 13):
         a = np.vander(np.linspace(0, 1, 40), degree + 1)  # (40, degree + 1): powers of t
-        exact = a.sum(axis=1)  # all coefficients are 1, and nothing is noisy
+        exact = a.sum(axis=1)  # all coefficients are 1, and y is exact up to rounding
         for name, fit in FITS.items():
             errors[name].append(abs(fit(a, exact) - 1).max())
-    for name, values in errors.items():
-        print(f"  {name:<17} errors {values[3]:.0e} (degree 4), {values[7]:.0e} (8)", end="")
-        print(f", {values[11]:.0e} (12)")
     ratio = errors["normal equations"][7] / errors["QR"][7]
-    text = "at degree 8 the normal equations are {} times as far off as QR"
+    text = "degree 8, y exact up to rounding: the normal equations are {} times as far off as QR"
     check("digits", text, ratio, at_least=1000)
 
-    a = rng.normal(size=(8, 3)) @ rng.normal(size=(3, 6))  # six columns, three directions
-    y = rng.normal(size=8)
-    text = "with dependent columns many x are best; the SVD's is NumPy's, the shortest"
-    check_close("shortest", text, fit_svd(a, y), np.linalg.lstsq(a, y)[0])
-    return errors
+    a = np.vander(np.linspace(0, 1, 40), 9)
+    measured = a.sum(axis=1) + 1e-6 * rng.normal(size=40)
+    moved = np.linalg.norm(fit_qr(a, measured) - 1)
+    added = np.linalg.norm(fit_normal(a, measured) - fit_qr(a, measured))
+    text = f"noise of 1e-6 in y moves the coefficients by {moved:.0e}; normal equations add {{}}"
+    check("noise", text, added, at_most=moved / 50)
+    return errors, ratio
 
 
 # Pictures: skip on a first reading
 
 
 def draw_hilbert(cfg: Config) -> None:
-    figure, axes = new_figure(1, 4, size=(14, 3.9), width_ratios=(1.9, 1, 1, 1))
+    figure, axis = new_figure(size=(8, 4.6))
     curves = {}
-    for name in METHODS:
-        curves[name] = [size(defect(name, n)) for n in range(2, 15)]
-    plot_curves(axes[0], curves, "size of the Hilbert matrix", "‖QᵀQ − I‖", start=2, log=True)
-    axes[0].set_title("Right angles lost, by size")
-    for axis, name in zip(axes[1:], METHODS):
-        digits = np.log10(abs(defect(name, 10)) + 1e-17)
-        picture = axis.imshow(digits, vmin=-16, vmax=0, cmap="magma")
-        axis.set(title=f"{name}, 10 × 10", xticks=[], yticks=[])
-    figure.colorbar(picture, ax=axes[-1], label="log₁₀ of |QᵀQ − I|")
+    for name, factor in METHODS.items():
+        curves[name] = [defect(factor, hilbert(n)) for n in range(2, 15)]
+    plot_curves(axis, curves, "size of the Hilbert matrix", "‖QᵀQ − I‖", start=2, log=True)
+    axis.set(title="Right angles lost, by size", xticks=range(2, 15, 2))
     save_figure(figure, cfg.out / "hilbert")
 
 
 def draw_fit(cfg: Config, errors: dict[str, list[float]]) -> None:
-    figure, (left, right) = new_figure(1, 2, size=(13.6, 4.6))
+    figure, (first, left, right) = new_figure(1, 3, size=(17, 4.8), width_ratios=(1, 1.3, 1.5))
+    a = np.array([[1.5, 1.0], [0.3, 1.2]])
+    u, s, _ = trimmed_svd(a)
+    angle = np.linspace(0, 2 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)])  # (2, 100)
+    first.plot(*circle, color=GREY)
+    first.plot(*(a @ circle), color=BLUE)
+    for x, y in (u * s).T:
+        first.plot([0, x], [0, y], color=ORANGE)
+    first.set(title=f"Stretches {s[0]:.2f} and {s[1]:.2f}", aspect="equal")
+
     t = np.linspace(0, 1, 25)
     y = np.sin(5 * t) + cfg.rng().normal(size=25) * 0.25
-    a = np.vander(t, 4)
-    fitted = a @ fit_qr(a, y)
-    left.vlines(t, fitted, y, color=ORANGE)
-    left.plot(t, fitted, color=BLUE)
+    coefficients = fit_qr(np.vander(t, 4), y)
+    left.vlines(t, np.vander(t, 4) @ coefficients, y, color=ORANGE)
+    fine = np.linspace(0, 1, 200)
+    left.plot(fine, np.vander(fine, 4) @ coefficients, color=BLUE)
     left.plot(t, y, "o", color=GREY)
-    left.set(title="Cubic fit: the sum of orange² is the least possible", xlabel="t", ylabel="y")
+    left.set(title="Cubic: sum of orange² is least", xlabel="t", ylabel="y")
+
     plot_curves(right, errors, "degree of the polynomial", "error of the coefficients", log=True)
-    right.set(title="Data without noise, fitted in three ways", xlim=(0.5, 17))
+    right.set(title="Data exact up to rounding", xlim=(0.5, 18), xticks=range(2, 13, 2))
     save_figure(figure, cfg.out / "fit")
 
 
-def run(cfg: Config) -> dict:
+def run(cfg: Config) -> dict[str, float]:
     show_solve(cfg)
     show_qr(cfg)
     defects = show_hilbert(cfg)
-    condition = show_condition(cfg)
-    errors = show_fit(cfg)
+    condition, median = show_condition(cfg)
+    errors, ratio = show_fit(cfg)
     draw_hilbert(cfg)
     draw_fit(cfg, errors)
-    at_degree_8 = {"error_normal": errors["normal equations"][7], "error_qr": errors["QR"][7]}
-    return {"condition": condition, **defects, **at_degree_8, "errors": errors}
+    return {"condition": condition, **defects, "median": median, "ratio": ratio}
 
 
 if __name__ == "__main__":

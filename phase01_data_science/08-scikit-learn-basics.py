@@ -147,8 +147,7 @@ def show_folds(cfg: Config, wine: Table, iris: Table) -> dict[str, float]:
     check_close("scores", text, scores, theirs)
 
     x_iris, y_iris = iris
-    in_thirds = np.arange(150) // 50  # the rows as they lie: one kind, then the next
-    hits = held_out(Logistic, x_iris, y_iris, in_thirds) == y_iris
+    hits = held_out(Logistic, x_iris, y_iris, fold=np.arange(150) // 50) == y_iris
     text = "iris lies sorted by kind; cut into three as it lies, its accuracy is {}"
     check("sorted", text, hits.mean(), at_most=0)
 
@@ -197,7 +196,7 @@ def show_groups(cfg: Config, wine: Table) -> dict[str, float]:
     groups = {}
     shares = {}
     for name, table in tables.items():
-        # Where it ends depends on the start: keep the lowest inertia of ten.
+        # Where it ends depends on the start, three random rows: keep the lowest inertia of ten.
         starts = [table[rng.choice(len(table), 3, replace=False)] for _ in range(10)]
         tries = [k_means(table, start) for start in starts]
         groups[name] = min(tries, key=lambda one: one[2])[1]
@@ -225,16 +224,15 @@ def main_axes(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     axes = vectors.T[::-1][:k]
 
     # v and -v are one direction; like scikit-learn, take the one whose largest entry is positive.
-    largest = abs(axes).argmax(axis=1)
-    signs = np.sign(axes[np.arange(k), largest])
-    return mean, axes * signs[:, None], variances
+    largest = axes[np.arange(k), abs(axes).argmax(axis=1)]
+    return mean, axes * np.sign(largest)[:, None], variances
 
 
 def show_axes(cfg: Config, digits: Table) -> dict[str, float]:
     print("\n[4] Fewer numbers: keep the directions in which the rows differ most")
     from sklearn.decomposition import PCA
 
-    x = digits[0]
+    x, _ = digits
     _, axes, variances = main_axes(x, 16)
     sklearns = PCA(16, svd_solver="full").fit(x)
     ours = np.c_[axes, variances]
@@ -290,10 +288,8 @@ def show_spreading(cfg: Config, digits: Table) -> dict[str, float]:
     by_draw = np.reshape(accuracies, (5, 4, 3))  # draw, count, method
     names = ["spreading", "nearest", "logistic"]
     for name, means in zip(names, by_draw.mean(axis=0).T):
-        print(f"  {name:<10}" + "".join(f"{m:8.3f} of {c}" for m, c in zip(means, counts)))
-
-    theirs = semi_supervised.LabelSpreading(gamma=1 / 4.5**2, alpha=0.2, max_iter=100, tol=1e-8)
-    theirs.fit(x, labels)
+        print(f"  {name:<10}from {counts} labels: {means.round(3)}")
+    theirs = semi_supervised.LabelSpreading(gamma=1 / 4.5**2, alpha=0.2, tol=1e-8).fit(x, labels)
     text = f"the shares spread from {count} labels are scikit-learn's"
     check_close("spreading", text, shares, theirs.label_distributions_, atol=1e-8)
     tenth = by_draw[:, 2]  # (draw, method)
@@ -319,8 +315,8 @@ def draw_groups(cfg: Config, wine: Table, groups: dict[str, np.ndarray]) -> None
             own = y == kind
             colours = np.array([BLUE, ORANGE, GREY])[group[own]]
             axis.scatter(across[own], up[own], marker=sign, color=colours)
-        axis.set(title=f"Colour: group found in {name} data", xlabel="first direction")
-        axis.set_ylabel("second direction")
+        axis.set(title=f"Colour: groups of {name} data", xlabel="1st direction")
+    axes[0].set_ylabel("2nd direction")
     save_figure(figure, cfg.out / "groups")
 
 

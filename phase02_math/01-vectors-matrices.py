@@ -4,10 +4,10 @@
 You will be able to answer
     1. Which point of a plane is nearest?   show_nearest   norms, by-hand, orthogonal, nearest, kept
     2. Which points can vectors reach?      show_span      span, basis
-    3. What does a matrix lose?             show_rank      rank-nullity, null-space
+    3. What does a matrix lose?             show_rank      rank-nullity, null-space, tolerance
     4. What does the determinant measure?   show_area      determinant, area
     5. What is the same in every basis?     show_basis     diagonal, invariant
-Predict   kept: projected from 100 dimensions onto 25, what share of its length does a vector keep?
+Predict   kept: projected from 100 dimensions onto 25, what share of its length has a random vector?
 Run       python phase02_math/01-vectors-matrices.py                       about 3 s
 Needs     -
 Reference np.linalg.norm, np.linalg.det, np.linalg.matrix_rank, np.linalg.lstsq
@@ -21,11 +21,11 @@ import numpy as np
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
-from common.figures import BLUE, GREEN, GREY, ORANGE, RED, SKY, new_figure, save_figure
+from common.figures import BLUE, GREEN, GREY, RED, SKY, YELLOW, new_figure, save_figure
 
 # x and y of the corners
 SQUARE = ([-1, 1, 1, -1], [-1, -1, 1, 1])
-# an F, because no rotation or mirror turns it into itself
+# an F, because no rotation or reflection turns it into itself
 LETTER_F = (
     [-0.5, 0.5, 0.5, -0.1, -0.1, 0.3, 0.3, -0.1, -0.1, -0.5],
     [0.9, 0.9, 0.5, 0.5, 0.2, 0.2, -0.2, -0.2, -0.9, -0.9],
@@ -33,10 +33,10 @@ LETTER_F = (
 MAPS = {
     "rotate": [[0.8, -0.6], [0.6, 0.8]],
     "stretch": [[1.8, 0.0], [0.0, 0.6]],
-    "shear": [[1.2, 0.8], [0.0, 1.2]],
-    "mirror": [[0.6, 0.8], [0.8, -0.6]],
+    "shear": [[1.0, 0.8], [0.0, 1.0]],
+    "reflect": [[0.6, 0.8], [0.8, -0.6]],
     "mix": [[0.4, -1.3], [1.5, 0.5]],
-    "flatten": [[1.2, 0.8], [0.6, 0.4]],
+    "flatten": [[1.0, 0.8], [0.5, 0.4]],
 }
 
 
@@ -87,14 +87,14 @@ def show_nearest(cfg: Config) -> float:
     q, _ = np.linalg.qr(vectors)  # columns at right angles that reach the same points (1.3)
     nearest = project(x, q)
     rest = x - nearest
-    text = "the rest x - p is at right angles to three vectors in six dimensions"
+    text = "x minus its nearest point is at right angles to three vectors in six dimensions"
     check_close("orthogonal", text, vectors.T @ rest, [0, 0, 0])
 
     others = nearest + rng.normal(size=(1000, 3)) @ vectors.T  # (1000, 6), in the same subspace
-    distances = ((x - others) ** 2).sum(axis=1)
-    detours = ((nearest - others) ** 2).sum(axis=1)
-    text = "1,000 other points there are farther than p, by the square of their distance from p"
-    check_close("nearest", text, distances, rest @ rest + detours)
+    squared_distances = ((x - others) ** 2).sum(axis=1)
+    squared_detours = ((nearest - others) ** 2).sum(axis=1)
+    text = "1,000 other points of that space: distance² = shortest² + (distance to the nearest)²"
+    check_close("nearest", text, squared_distances, rest @ rest + squared_detours)
 
     shares = []
     for _ in range(200):
@@ -102,7 +102,7 @@ def show_nearest(cfg: Config) -> float:
         q, _ = np.linalg.qr(rng.normal(size=(100, 25)))
         shares.append(norm(project(x, q), 2) / norm(x, 2))
     kept = float(np.mean(shares))
-    text = "projected from 100 dimensions onto 25, a vector keeps a share of {} of its length"
+    text = "projected from 100 dimensions onto 25, a random vector keeps {} of its length"
     check("kept", text, kept, above=0.45, below=0.55)
     return kept
 
@@ -110,8 +110,9 @@ def show_nearest(cfg: Config) -> float:
 def orthonormal_basis(vectors: np.ndarray, tol: float = 1e-10) -> np.ndarray:
     """Directions at right angles that reach just what the vectors reach, and no direction twice.
 
-    vectors: (m, n), the columns. -> (m, r) with orthonormal columns. This is Gram–Schmidt (1.3),
-    which here leaves out a vector when the ones before it reach it already.
+    vectors: (m, n), the columns. -> (m, r) with orthonormal columns, r their rank up to tol. This
+    is Gram–Schmidt (1.3), which here leaves out a vector that the ones before it reach already:
+    one of which they leave less than the share tol.
     """
     q = np.zeros((len(vectors), 0))
     for v in vectors.T:
@@ -120,7 +121,7 @@ def orthonormal_basis(vectors: np.ndarray, tol: float = 1e-10) -> np.ndarray:
         # practice: Keep only what is new
         rest = v - project(v, q)
 
-        # What is left may be tiny beside v, and then v's rounding errors are not: once more.
+        # If little is left, v's rounding errors are large beside it, so subtract again.
         rest = rest - project(rest, q)
 
         length = norm(rest, 2)
@@ -157,7 +158,7 @@ def null_space(a: np.ndarray) -> np.ndarray:
 
 
 def show_rank(cfg: Config) -> None:
-    print("\n[3] Each input direction is kept or sent to zero: rank + nullity = columns")
+    print("\n[3] What the rows do not reach is sent to zero: rank + nullity = columns")
     rng = cfg.rng()
     found = []
     built = []
@@ -182,9 +183,14 @@ def show_rank(cfg: Config) -> None:
     text = "the bases of the null spaces are orthonormal and sent to zero, up to {}"
     check("null-space", text, largest, below=1e-10)
 
+    wavering = np.array([[1.0, 1.0], [0.0, 1e-11]])
+    ranks = [orthonormal_basis(wavering).shape[1], orthonormal_basis(wavering.T).shape[1]]
+    text = "in floats rank needs a tolerance: rows (1, 1), (0, 1e-11) have 1 by columns, 2 by rows"
+    check_close("tolerance", text, ranks, [1, 2])
+
 
 def determinant(a: np.ndarray) -> float:
-    """Expansion along the first row. a: (n, n) with n of 1 or more
+    """Expansion along the first column. a: (n, n) with n of 1 or more
 
     It takes about n! steps, so it is for looking at, not for n above 8.
     """
@@ -193,9 +199,9 @@ def determinant(a: np.ndarray) -> float:
         return a[0, 0]
 
     total = 0.0
-    for j, entry in enumerate(a[0]):
-        minor = np.delete(a[1:], j, axis=1)  # (n - 1, n - 1), without row 0 and column j
-        total = total + (-1) ** j * entry * determinant(minor)
+    for i, entry in enumerate(a[:, 0]):
+        minor = np.delete(a[:, 1:], i, axis=0)  # (n - 1, n - 1), without row i and column 0
+        total = total + (-1) ** i * entry * determinant(minor)
     return total
     # end practice
 
@@ -237,23 +243,25 @@ def show_area(cfg: Config) -> dict[str, float]:
 
     print(f"  {'map':<10}{'determinant':>12}{'disc grew':>12}{'triangle grew':>15}")
     errors = []
-    shear = {}
+    areas = {}
     for name, rows in MAPS.items():
         a = np.array(rows)
         exact = determinant(a)
-        if name == "flatten":  # all of the plane lands on a line: there is no way back
+        if name == "flatten":
+            # All of the plane lands on a line. It has no area, and there is no way back.
+            print(f"  {name:<10}{exact:>12.2f}{0:>12}{0:>15}")
             continue
         disc = area_scale(a, in_disc, np.pi, rng.random((2, cfg.points)))
         triangle = area_scale(a, in_triangle, 1.0, rng.random((2, cfg.points)))
         print(f"  {name:<10}{exact:>12.2f}{disc:>12.3f}{triangle:>15.3f}")
         errors += [abs(disc / abs(exact) - 1), abs(triangle / abs(exact) - 1)]
-        if name == "shear":
-            shear = {"shear_det": exact, "shear_area": triangle}
+        if name == "mix":
+            areas = {"mix_det": exact, "mix_area": triangle}
 
     # How many points hit is a matter of chance, hence the tolerance.
     text = "ten areas measured with random points are |det|, off by a share of {} at most"
     check("area", text, max(errors), at_most=0.06)
-    return {**shear, "worst_area": max(errors)}
+    return {**areas, "worst_area": max(errors)}
 
 
 def in_basis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -264,11 +272,11 @@ def in_basis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def show_basis(cfg: Config) -> None:
     print("\n[5] Another basis gives other numbers to the same map")
-    mirror = np.array(MAPS["mirror"])
-    along = np.array([2.0, 1.0])  # on the mirror's line: stays as it is
+    reflection = np.array(MAPS["reflect"])
+    along = np.array([2.0, 1.0])  # on the line of reflection: stays as it is
     across = np.array([-1.0, 2.0])  # at a right angle to it: is turned round
-    theirs = in_basis(mirror, np.column_stack([along, across]))
-    text = "in the basis (2, 1), (-1, 2) the mirror keeps one axis and turns the other round"
+    theirs = in_basis(reflection, np.column_stack([along, across]))
+    text = "in the basis (2, 1), (-1, 2) the reflection keeps one axis and turns the other round"
     check_close("diagonal", text, theirs, [[1, 0], [0, -1]])
 
     a, b = cfg.rng().normal(size=(2, 3, 3))
@@ -318,18 +326,19 @@ def draw_grids(cfg: Config) -> None:
         axis.add_collection(LineCollection(lines, colors="#E4E4E4", linewidths=0.8, zorder=0))
         axis.add_collection(LineCollection(lines @ a.T, colors=SKY, linewidths=1, zorder=1))
         axis.fill(*LETTER_F, color=GREY, alpha=0.35, zorder=2)
-        axis.fill(*(a @ LETTER_F), color=ORANGE, alpha=0.9, zorder=3)
+        axis.fill(*(a @ LETTER_F), color=YELLOW, alpha=0.9, zorder=3)
         in_data = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.018, "zorder": 4}
         axis.quiver(0, 0, *a[:, 0], color=RED, **in_data)
-        axis.quiver(0, 0, *a[:, 1], color=GREEN, **in_data)
+        axis.quiver(0, 0, *a[:, 1], color=BLUE, **in_data)
 
-        # + 0.0 turns -0.00 into 0.00
-        axis.set_title(f"{name}: determinant {round(determinant(a), 2) + 0.0:.2f}")
+        axis.set_title(f"{name}: determinant {determinant(a):.2f}")
         matrix = "\n".join(f"{left:5.2f}  {right:5.2f}" for left, right in rows)
         axis.set_xlabel(matrix, family="monospace")
-        axis.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=(), yticks=())
+        axis.set(
+            xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=range(-2, 3), yticks=range(-2, 3)
+        )
 
-    title = "Red and green: where the two axes land. They are the columns of the matrix"
+    title = "Red and blue: where the two axes land. They are the columns of the matrix"
     figure.suptitle(title, x=0.01, ha="left")
     save_figure(figure, cfg.out / "grids")
 

@@ -2,15 +2,15 @@
 nn.Module：模型如何找到自己的参数
 
 You will be able to answer
-    1. How does self.x = … make x known?    show_registry  names, lost, replaced
-    2. What does a linear layer start with? show_layers    count, same-step
-    3. What is in a state_dict, and why?    show_state     state-names, exchange, held, refused
-    4. How do you look into a running model? show_hooks    hook, faded, kept
-Predict   faded: ten linear layers with ReLU, weights as PyTorch draws them: how many times smaller
-          are the differences between samples after the tenth layer than after the first?
-Run       python phase03_pytorch/04-nn-module.py                       about 3 s
+    1. How does self.x = … make x known?      show_registry  names, lost, replaced
+    2. What does a linear layer start with?   show_layers    count, same-step
+    3. What is in a state_dict, and why?      show_state     state-names, exchange, held, refused
+    4. How do you look into a running model?  show_hooks     hook, faded, kept
+Predict   faded: how many times smaller do nine new layers make the differences between inputs?
+Run       python phase03_pytorch/04-nn-module.py                       about 5 s
 Needs     -
 Reference nn.Module, nn.Parameter, nn.Linear, nn.ReLU, nn.Sequential
+Learns    no model is trained here, but for one step
 Notation  B batch  I inputs  O outputs  H width of the hidden layers
 """
 
@@ -248,7 +248,6 @@ def show_state(cfg: Config) -> None:
     same = all(new is old for new, old in zip(ours.parameters(), held))
     check("held", "an optimizer made before still holds the parameters of the model", same)
 
-    before = ours(x)
     lacking = {name: values for name, values in trained.items() if name != "head.bias"}
     misfits = {
         "one name too many": trained | {"extra": x},
@@ -258,6 +257,7 @@ def show_state(cfg: Config) -> None:
     }
     refused = 0
     for what, state in misfits.items():
+        before = ours(x)
         try:
             load_state_dict(ours, state)
         except (KeyError, ValueError, RuntimeError) as error:

@@ -1,418 +1,341 @@
-"""3.5 Loss functions: what a model is punished for is what it learns
-损失函数：惩罚什么，模型就学会什么
+"""3.4 nn.Module: how a model finds its own parameters
+nn.Module：模型如何找到自己的参数
 
 You will be able to answer
-    1. What may an error cost, and how hard does it then pull?     show_regression  regression
-    2. Why does one outlier move the mean, but not the median?     show_outliers    cheapest, dragged
-    3. What does a yes-or-no answer cost, and an easy one?         show_binary      binary, focal, heard
-    4. How are classes, weights, gaps and soft labels priced?      show_classes     classes, kl, gap, residual
-    5. Why do losses take logits, and not probabilities?           show_stable      overflow, finite, clamped
-    6. How does a loss stop when an answer is good enough?         show_margins     hinge, triplet, satisfied
-Run       python phase03_pytorch/05-loss-functions.py                  about 4 s
-Needs     phase03_pytorch/03-tensor-autograd
-Reference F, sigmoid_focal_loss, logsumexp, log_softmax
-Notation  B batch  C classes  D features  z logits: any numbers  p probabilities  y what is true
+    1. How does self.x = … make x known?      show_registry  names, lost, replaced
+    2. What does a linear layer start with?   show_layers    count, same-step
+    3. What is in a state_dict, and why?      show_state     state-names, exchange, held, refused
+    4. How do you look into a running model?  show_hooks     hook, faded, kept
+Predict   faded: how many times smaller do nine new layers make the differences between inputs?
+Run       python phase03_pytorch/04-nn-module.py                       about 5 s
+Needs     -
+Reference nn.Module, nn.Parameter, nn.Linear, nn.ReLU, nn.Sequential
+Learns    no model is trained here, but for one step
+Notation  B batch  I inputs  O outputs  H width of the hidden layers
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
-from common.figures import new_figure, save_figure
-from common.lessons import load_lesson
-
-softplus = load_lesson(
-    "phase03_pytorch/03-tensor-autograd"
-).Softplus.apply  # log(1 + e^x), never infinite
+from common.figures import new_figure, plot_curves, save_figure
 
 
 @dataclass
 class Config(LessonConfig):
-    requests: int = param(400, "response times that one number shall stand for", tiny=100, low=20)
+    hidden: int = param(128, "width of the hidden layers", tiny=32)
+    threads: ClassVar[int] = 1
 
 
-def reduce(priced: Tensor | tuple[Tensor, Tensor], reduction: str = "mean") -> Tensor:
-    """The second half of every loss: from the prices, perhaps with how much each of them counts, to one number."""
-    prices, counts = priced if isinstance(priced, tuple) else (priced, torch.ones_like(priced))
-    return (
-        prices
-        if reduction == "none"
-        else prices.sum() / (counts.sum() if reduction == "mean" else 1)
-    )
+class Parameter(Tensor):
+    """A tensor that says of itself: train me."""
+
+    # What is computed from a parameter is an ordinary tensor, and no parameter.
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __new__(cls, values: Tensor) -> "Parameter":
+        return values.detach().as_subclass(cls).requires_grad_()
 
 
-def mse(guess: Tensor, y: Tensor) -> Tensor:
-    return (guess - y) ** 2
+class Module:
+    """A node of a tree. It holds parameters, buffers and other modules, each under a name."""
+
+    def __init__(self) -> None:
+        # Past our own __setattr__, which needs these to be there.
+        for name in ["own_parameters", "own_buffers", "own_modules"]:
+            object.__setattr__(self, name, {})
+        object.__setattr__(self, "hooks", [])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Python calls this for every self.name = value. The name's old entry is forgotten."""
+        # practice: Notice what is assigned
+        was_buffer = name in self.own_buffers
+        for registry in [self.own_parameters, self.own_buffers, self.own_modules]:
+            registry.pop(name, None)
+
+        if isinstance(value, Parameter):
+            self.own_parameters[name] = value
+        elif isinstance(value, Module):
+            self.own_modules[name] = value
+        elif was_buffer and isinstance(value, Tensor):
+            self.own_buffers[name] = value
+        object.__setattr__(self, name, value)
+        # end practice
+
+    def register_buffer(self, name: str, values: Tensor) -> None:
+        """A tensor that is saved and moved with the model, but not trained."""
+        self.own_buffers[name] = values
+        object.__setattr__(self, name, values)
+
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This module and all below it, each with what its names begin with: "" or "body.0."."""
+        # practice: Walk the tree
+        yield prefix, self
+        for name, child in self.own_modules.items():
+            yield from child.modules(prefix + name + ".")
+        # end practice
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        found = []
+        for prefix, module in self.modules():
+            for name, parameter in module.own_parameters.items():
+                found.append((prefix + name, parameter))
+        return found
+
+    def parameters(self) -> list[Parameter]:
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def register_forward_hook(self, hook: Callable) -> Callable[[], None]:
+        """hook(module, inputs, output) runs after each forward. Returns what takes it off again."""
+        self.hooks.append(hook)
+        return partial(self.hooks.remove, hook)
+
+    def __call__(self, *inputs: Any) -> Any:
+        output = self.forward(*inputs)
+
+        # Over a copy, because a hook may take itself off.
+        for hook in list(self.hooks):
+            hook(self, inputs, output)
+        return output
 
 
-def l1(guess: Tensor, y: Tensor) -> Tensor:
-    return (guess - y).abs()
+def show_registry(cfg: Config) -> None:
+    print("\n[1] To assign is to register: the module sees every self.x = …")
+    model = Module()
+    model.body = Module()
+    model.body.first = Module()
+    model.body.first.weight = Parameter(torch.zeros(4, 2))
+    model.body.shift = Parameter(torch.zeros(4))
+    model.scale = Parameter(torch.zeros(1))
+    model.head = Module()
+    model.head.weight = Parameter(torch.zeros(3, 4))
+    names = [name for name, _ in model.named_parameters()]
+    wanted = ["scale", "body.shift", "body.first.weight", "head.weight"]
+    text = f"a name is the path to it; first what a module holds itself: {', '.join(names)}"
+    check("names", text, names == wanted)
+
+    theirs = nn.Module()
+    theirs.layers = [nn.Linear(2, 2)]
+    model.layers = [Linear(2, 2)]
+    found = len(list(theirs.parameters())) + len(model.parameters()) - len(wanted)
+    check("lost", "in a plain list of layers torch and we find {} parameters", found, below=1)
+
+    # torch refuses to put anything but a parameter in a parameter's place; we forget the old one.
+    model.head = Parameter(torch.zeros(5))
+    model.scale = Module()
+    model.scale.weight = Parameter(torch.zeros(8))
+    model.body.shift = torch.zeros(6)
+    model.body.first.weight = Parameter(torch.zeros(7, 2))
+    shapes = {name: list(values.shape) for name, values in model.named_parameters()}
+    wanted = {"scale.weight": [8], "body.first.weight": [7, 2], "head": [5]}
+    check("replaced", f"a new value makes the old one forgotten: {shapes}", shapes == wanted)
 
 
-def huber(guess: Tensor, y: Tensor, delta: float = 1.0) -> Tensor:
-    """A parabola up to an error of delta, from there on its tangent. Any shape."""
-    error = l1(guess, y)
-    return torch.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+class Linear(Module):
+    """y = x Wᵀ + b. (B, I) -> (B, O)"""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.bias = Parameter(torch.empty(outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + self.bias
 
 
-def bce_with_logits(z: Tensor, y: Tensor, pos_weight: float = 1.0) -> Tensor:
-    """-y log p - (1 - y) log(1 - p) with p = σ(z), exact for any z. A sample with y = 1 counts pos_weight times."""
-    # practice: two softplus instead of a sigmoid and its logarithm
-    # hint: -log σ(z) = -log 1/(1 + e^-z) = log(1 + e^-z) = softplus(-z); and 1 - σ(z) = σ(-z)
-    # hint: what it costs if the answer is yes, what if it is no; y chooses between the two
-    if_yes = softplus(-z)
-    if_no = softplus(z)
-    return pos_weight * y * if_yes + (1 - y) * if_no
-    # end practice
+class ReLU(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
 
 
-def focal(z: Tensor, y: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Cross-entropy times (1 - p)^gamma, where p is the chance that the truth was given. alpha weighs y = 1."""
-    plain = bce_with_logits(z, y)  # -log p
-    return (alpha * y + (1 - alpha) * (1 - y)) * (1 - torch.exp(-plain)) ** gamma * plain
+class Sequential(Module):
+    """One module after the other; their names are "0", "1", …"""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for number, module in enumerate(modules):
+            setattr(self, str(number), module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self.own_modules.values():
+            x = module(x)
+        return x
 
 
-def log_probabilities(z: Tensor) -> Tensor:
-    """The logarithm of softmax over axis 1. (B, C, …) -> (B, C, …)"""
-    # practice: log-sum-exp without an overflow
-    # hint: log p = z - log Σ e^z, and for any m: log Σ e^z = m + log Σ e^(z - m)
-    # hint: m = z.amax(dim=1, keepdim=True): then no exponent is above 0
-    largest = z.amax(dim=1, keepdim=True)
-    total = (z - largest).exp().sum(dim=1, keepdim=True)
-    return z - (largest + total.log())
-    # end practice
+def show_layers(cfg: Config) -> int:
+    print("\n[2] One network from our parts and from torch's: the same seed, the same numbers")
+    ours, theirs = make_model(cfg), make_model(cfg, nn)
+    for name, parameter in ours.named_parameters():
+        print(f"  {name:<14}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
+    count = sum(parameter.numel() for parameter in ours.parameters())
+    wanted = 3 * cfg.hidden + (cfg.hidden + 1) * (cfg.hidden + 3)
+    text = f"3H + (H + 1)(H + 3) parameters for H = {cfg.hidden}; we find {{}}"
+    check("count", text, count, at_least=wanted, at_most=wanted)
+
+    x = torch.randn(20, 2)
+    numbers = []
+    for model in [ours, theirs]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        output = model(x)
+        output.square().mean().backward()
+        optimizer.step()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        parts = [output, *gradients, *model.parameters()]
+        numbers.append(torch.cat([part.detach().flatten() for part in parts]))
+    text = "outputs, gradients, and the weights after a step of torch's SGD are those of torch"
+    check_close("same-step", text, *numbers)
+    return count
 
 
-def nll(
-    log_p: Tensor, y: Tensor, weight: Tensor, ignore_index: int = -100
-) -> tuple[Tensor, Tensor]:
-    """Minus log-probability of the truth, weighted; and the weights, 0 in gaps. (B, C, …), (B, …), (C,) -> 2 (B, …)"""
-    # practice: pick the true class, weigh it, leave the gaps out
-    # hint: ignore_index is no place to pick from: put a 0 there, pick by gather, and let the sample count nothing
-    # hint: known = y != ignore_index; times y it is 0 in the gaps
+def state_dict(model: Module) -> dict[str, Tensor]:
+    """All that has to be saved, by name: parameters and buffers, in the model's own memory."""
+    state = {}
+    for prefix, module in model.modules():
+        for name, values in (module.own_parameters | module.own_buffers).items():
+            state[prefix + name] = values.detach()
+    return state
+
+
+def load_state_dict(model: Module, state: dict[str, Tensor]) -> None:
+    """Copy the numbers of `state` into the model: all of them, or none.
+
+    Raises KeyError if the names are not the same, ValueError if a shape is another one.
+    """
+    # practice: All or nothing
     known = y != ignore_index
     y = y * known
-    counts = weight[y] * known
+    counts = weight[y]
     picked = log_p.gather(1, y.unsqueeze(1)).squeeze(1)
-    return -picked * counts, counts
+    return -(picked * counts).sum() / counts.sum()
     # end practice
 
 
-def cross_entropy(
-    z: Tensor, y: Tensor, weight: Tensor, ignore_index: int = -100, smoothing: float = 0
-) -> tuple:
-    """As nll, from logits; and the share `smoothing` of every label is spread evenly over all classes."""
-    log_p = log_probabilities(z)
-    truth, counts = nll(log_p, y, weight, ignore_index)
-    everybody = -(log_p.movedim(1, -1) * weight).mean(dim=-1) * (y != ignore_index)
-    return (1 - smoothing) * truth + smoothing * everybody, counts
+def show_state(cfg: Config) -> None:
+    print("\n[3] A state_dict is the model without its code: names and numbers")
+    ours, theirs = make_model(cfg), make_model(cfg, nn)
+    ours.loose = torch.zeros(2)
+    ours.centre = torch.zeros(2)
+    names = list(state_dict(ours))
+    text = f"the buffer “centre”, also a new one, and 6 parameters: the {len(names)} names of torch"
+    check("state-names", text, names == list(theirs.state_dict()))
+
+    held = ours.parameters()
+    trained = {name: v + torch.randn_like(v) for name, v in state_dict(ours).items()}
+    load_state_dict(ours, trained)
+    theirs.load_state_dict(trained)
+    for values in trained.values():
+        values += 1
+    x = torch.randn(20, 2)
+    text = "one state, loaded into both and then changed: both models have the same outputs"
+    check_close("exchange", text, ours(x), theirs(x))
+    same = all(new is old for new, old in zip(ours.parameters(), held))
+    check("held", "an optimizer made before still holds the parameters of the model", same)
+
+    lacking = {name: values for name, values in trained.items() if name != "head.bias"}
+    misfits = {
+        "one name too many": trained | {"extra": x},
+        "one name too few": lacking,
+        "a transposed weight": trained | {"head.weight": trained["head.weight"].T},
+        "a bias of length 1": trained | {"head.bias": torch.zeros(1)},
+    }
+    refused = 0
+    for what, state in misfits.items():
+        before = ours(x)
+        try:
+            load_state_dict(ours, state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            print(f"  {what:<20}{type(error).__name__}: {error.args[0]}")
+            refused += torch.equal(ours(x), before)
+    check("refused", "{} misfits are refused before a number is copied", refused, at_least=4)
 
 
-def kl(log_p: Tensor, q: Tensor) -> Tensor:
-    """The terms of KL(q ‖ p) = Σ q (log q - log p), where 0 log 0 is 0."""
-    return torch.xlogy(q, q) - q * log_p
+def spread_by_layer(model: Module, x: Tensor) -> list[float]:
+    """How much samples differ behind each ReLU: the mean standard deviation, seen by hooks."""
+    spreads = []
+
+    def note(module: Module, inputs: tuple, output: Tensor) -> None:
+        spreads.append(output.std(dim=0).mean().item())  # (B, H) -> (H,) -> a number
+
+    relus = [module for _, module in model.modules() if isinstance(module, ReLU)]
+    removers = [relu.register_forward_hook(note) for relu in relus]
+    model(x)
+    for remove in removers:
+        remove()
+    return spreads
 
 
-def hinge(z: Tensor, y: Tensor, margin: float = 1.0) -> Tensor:
-    """How far the other classes come closer to the true one than the margin allows. (B, C), (B,) -> (B,)"""
-    too_close = (margin - z.gather(1, y[:, None]) + z).clamp(min=0)
-    return too_close.scatter(1, y[:, None], 0.0).mean(dim=1)  # the true class is no rival of itself
+def show_hooks(cfg: Config) -> dict[str, list[float]]:
+    print("\n[4] A hook sees what leaves a layer, and the model is not changed for it")
+    x = torch.randn(256, cfg.hidden)
+    curves = {}
+    for name, factor in [("as Linear starts", 1.0), ("times √6", math.sqrt(6)), ("times 4", 4.0)]:
+        layers = []
+        for _ in range(10):
+            layers += [Linear(cfg.hidden, cfg.hidden), ReLU()]
+        model = Sequential(*layers)
+        for parameter in model.parameters():
+            parameter.data *= factor
+        spreads = spread_by_layer(model, x)
+        curves[name] = spreads
+        print(f"  weights {name:<17}layer 1: {spreads[0]:<8.3g}layer 10: {spreads[-1]:.3g}")
+    output = model(x)
+    right = len(spreads) == 10 and spreads[-1] == output.std(dim=0).mean().item()
+    check("hook", "ten layers, ten values, the last is the output's; then the hooks are off", right)
+
+    faded, kept = curves["as Linear starts"], curves["times √6"]
+    text = "as Linear starts, differences between samples become {} times smaller in nine layers"
+    check("faded", text, faded[0] / faded[-1], at_least=6**4.5 / 2)
+    check("kept", "and with weights √6 times as large {} times", kept[0] / kept[-1], below=6)
+    return curves
 
 
-def triplet(anchor: Tensor, like: Tensor, other: Tensor, margin: float = 1.0) -> Tensor:
-    """The anchor must lie nearer to its like than to the other, by the margin. Three (B, D) -> (B,)"""
-    near, far = (
-        (anchor - x + 1e-6).norm(dim=1) for x in (like, other)
-    )  # as torch: a root has no slope at 0
-    return (margin + near - far).clamp(min=0)
+# Pictures and helpers: skip on a first reading
 
 
-def check_same(
-    id: str,
-    text: str,
-    inputs: Iterable[Tensor],
-    pairs: list[tuple[Callable, Callable]],
-    reductions: tuple[str, ...] = ("none", "sum", "mean"),
-) -> None:
-    """Claim that ours and torch's agree, in value and in the gradients by every input, for all reductions."""
-    sides: tuple[list, list] = ([], [])
-    for (ours, theirs), how in product(pairs, reductions):
-        for side, loss in zip(
-            sides, (lambda *x: reduce(ours(*x), how), partial(theirs, reduction=how))
-        ):
-            leaves = [x.detach().requires_grad_() for x in inputs]
-            value = loss(*leaves).flatten()  # unreduced ones each with its own factor
-            side += [
-                value,
-                *torch.autograd.grad(value @ torch.arange(1.0, len(value) + 1).to(value), leaves),
-            ]
-    check_close(
-        id,
-        f"{text}: values and gradients are torch's",
-        *(torch.cat([part.detach().flatten() for part in side]) for side in sides),
-    )
+def draw_hooks(cfg: Config, curves: dict[str, list[float]]) -> None:
+    figure, axis = new_figure(size=(9, 4.8))
+    plot_curves(axis, curves, xlabel="layer", ylabel="difference (log scale)", log=True)
+    axis.set_title("What the hooks saw: how far apart samples are behind each layer")
+    save_figure(figure, cfg.out / "hooks")
 
 
-def show_regression(cfg: Config) -> None:
-    print("\n[1] An error can cost its square, its size, or first the one and then the other")
-    check_same(
-        "regression",
-        "MSE, L1, Huber, and smooth L1, which is Huber divided by its delta",
-        torch.randn(2, 20, 3).double(),
-        [
-            (mse, F.mse_loss),
-            (l1, F.l1_loss),
-            (partial(huber, delta=0.4), partial(F.huber_loss, delta=0.4)),
-            (lambda *x: huber(*x, 0.4) / 0.4, partial(F.smooth_l1_loss, beta=0.4)),
-        ],
-    )
+def make_model(cfg: Config, kit: Any = None) -> Any:
+    """(B, 2) -> (B, 3), from the parts of `kit` or from ours. The same seed, the same weights."""
+    kit = kit or SimpleNamespace(Module=Module, Linear=Linear, ReLU=ReLU, Sequential=Sequential)
+    width = cfg.hidden
+
+    class Model(kit.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [kit.Linear(2, width), kit.ReLU(), kit.Linear(width, width), kit.ReLU()]
+            self.body = kit.Sequential(*layers)
+            self.head = kit.Linear(width, 3)
+            self.register_buffer("centre", torch.tensor([0.5, -0.5]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x - self.centre))
+
+    torch.manual_seed(cfg.seed)
+    return Model()
 
 
-def show_outliers(cfg: Config) -> dict[str, float]:
-    print(
-        "\n[2] One number for many response times: the cheapest one depends on what an error costs"
-    )
-    times, answers, best = (
-        60 + 15 * torch.randn(cfg.requests | 1).double(),
-        torch.linspace(0, 140, 2801)[:, None],
-        [],
-    )
-    for late in range(200, 1001, 100):  # one request in twenty hangs, longer and longer
-        times[: len(times) // 20] = late
-        costs = [
-            price(answers, times).mean(dim=1) for price in (mse, l1, partial(huber, delta=100.0))
-        ]
-        best.append([answers[cost.argmin()].item() for cost in costs])  # tried out, not computed
-    mean, median, _ = best[-1]
-    check_close(
-        "cheapest",
-        f"MSE is lowest at the mean, {mean:.1f} ms, L1 at the median, {median:.1f} ms",
-        [mean, median],
-        [times.mean(), times.median()],
-        rtol=0,
-        atol=0.03,
-    )
-    check_close(
-        "dragged",
-        "from 200 to 1000 ms the mean is dragged along by a twentieth, the median stays",
-        [mean - best[0][0], median - best[0][1]],
-        [800 * (len(times) // 20) / len(times), 0],
-        atol=0.06,
-    )
-    (figure, axes), errors = (
-        new_figure(1, 3, size=(16, 4.8)),
-        torch.linspace(-3, 3, 601, requires_grad=True),
-    )
-    prices = [price(errors, 0 * errors) for price in (mse, l1, huber)]
-    slopes = [torch.autograd.grad(price.sum(), errors)[0] for price in prices]
-    for axis, curves in zip(
-        axes, (torch.stack(prices, dim=1), torch.stack(slopes, dim=1), torch.tensor(best))
-    ):
-        x = errors.detach() if len(curves) == len(errors) else range(200, 1001, 100)
-        axis.legend(axis.plot(x, curves.detach()), ("MSE", "L1", "Huber"))
-    axes[0].set(ylim=(-0.1, 4), title="What an error costs", xlabel="error", ylabel="loss")
-    axes[1].set(
-        ylim=(-3, 3), title="How hard it pulls", xlabel="error", ylabel="gradient of the loss"
-    )
-    axes[2].set(
-        title="One answer, Huber δ = 100 ms",
-        xlabel="the slowest 5 %, ms",
-        ylabel="cheapest answer, ms",
-    )
-    save_figure(figure, cfg.out / "regression")
-    return {"mean_answer": mean, "median_answer": median}
-
-
-def show_binary(cfg: Config) -> dict[str, float]:
-    from torchvision.ops import sigmoid_focal_loss
-
-    print("\n[3] Yes or no: minus the logarithm of the chance that was given to the truth")
-    z, soft, options = (
-        3 * torch.randn(60).double(),
-        torch.rand(60).double(),
-        {"alpha": 0.6, "gamma": 1.5},
-    )
-    check_same(
-        "binary",
-        "BCE of chances and of logits",
-        [z],
-        [
-            (
-                lambda z: bce_with_logits(z, soft),
-                lambda z, **how: F.binary_cross_entropy(z.sigmoid(), soft, **how),
-            ),
-            (
-                partial(bce_with_logits, y=soft, pos_weight=3),
-                partial(
-                    F.binary_cross_entropy_with_logits, target=soft, pos_weight=torch.tensor(3.0)
-                ),
-            ),
-        ],
-    )
-    check_same(
-        "focal",
-        "focal loss",
-        [z],
-        [
-            (
-                partial(focal, y=soft.round(), **options),
-                partial(sigmoid_focal_loss, targets=soft.round(), **options),
-            )
-        ],
-    )
-    easy, hard = (
-        torch.randn(10_000) / 2 - 4,
-        torch.randn(20) - 1,
-    )  # background, and what is to be found
-    shares = [
-        price(hard, 0 * hard + 1).sum() / price(easy, 0 * easy).sum()
-        for price in (bce_with_logits, focal)
-    ]
-    plain, focused = (share.item() / (1 + share.item()) for share in shares)
-    check(
-        "heard",
-        f"20 hard samples beside 10,000 easy ones: {plain:.0%} of the cross-entropy, with focal loss "
-        f"{focused:.0%}; times",
-        focused / plain,
-        at_least=3,
-    )
-    (figure, axis), p, gammas = (
-        new_figure(size=(8, 4.8)),
-        torch.linspace(0.01, 0.99, 99)[:, None],
-        (0, 1, 2, 5),
-    )
-    axis.legend(
-        axis.plot(p, focal(p.logit(), 0 * p + 1, 1.0, torch.tensor(gammas))),
-        [f"γ = {g}" for g in gammas],
-    )
-    axis.set(
-        ylim=(0, 3),
-        title="Focal loss (γ = 0: cross-entropy)",
-        xlabel="chance given to the truth",
-        ylabel="loss",
-    )
-    save_figure(figure, cfg.out / "focal")
-    return {"hard_share": plain, "hard_share_focal": focused}
-
-
-def show_classes(cfg: Config) -> None:
-    print("\n[4] Many classes: the same logarithm, from a softmax")
-    z, y, weight = (
-        torch.randn(6, 5, 4).double(),
-        torch.randint(5, (6, 4)),
-        torch.rand(5).double() + 0.5,
-    )
-    y[::2, ::2] = 255  # not labelled, as the rim of a mask often is
-    options = {"weight": weight, "ignore_index": 255}
-    check_same(
-        "classes",
-        "NLL, cross-entropy and label smoothing, with weights and gaps",
-        [log_probabilities(z)],
-        [
-            (partial(nll, y=y, **options), partial(F.nll_loss, target=y, **options)),
-            *(
-                (
-                    partial(cross_entropy, y=y, smoothing=s, **options),
-                    partial(F.cross_entropy, target=y, label_smoothing=s, **options),
-                )
-                for s in (0.0, 0.1)
-            ),
-        ],
-    )
-    z, q = z[:, :, 0].requires_grad_(), z[:, :, 1].softmax(dim=1)
-    q[0] = torch.eye(5)[0]  # a sharp label: four chances of 0
-    check_same(
-        "kl",
-        "KL",
-        [log_probabilities(z)],
-        [(partial(kl, q=q), partial(F.kl_div, target=q))],
-        ("none", "sum"),
-    )
-    price = F.cross_entropy(z, q, reduction="none")  # takes soft labels too
-    check_close(
-        "gap",
-        "cross-entropy less KL is the entropy of the labels, which no model can change",
-        price - kl(log_probabilities(z), q).sum(dim=1),
-        -torch.xlogy(q, q).sum(dim=1),
-    )
-    check_close(
-        "residual",
-        "so the gradient of both is p - q: what was said, less what is true",
-        torch.autograd.grad(price.sum(), z)[0],
-        log_probabilities(z).exp() - q,
-    )
-
-
-def show_stable(cfg: Config) -> None:
-    print("\n[5] In float32 a probability is 0 or 1 long before its logit is out of range")
-    z, one = (
-        torch.tensor([-200.0, -1e4], requires_grad=True),
-        torch.ones(2),
-    )  # sure of no; the truth is yes
-    two, first = torch.stack([z, -z], dim=1), torch.tensor([0, 0])  # the same for two classes
-    naive = torch.cat(
-        [-z.sigmoid().log(), -(two.exp() / two.exp().sum(dim=1, keepdim=True)).log()[:, 0]]
-    )
-    ours = torch.cat([bce_with_logits(z, one), cross_entropy(two, first, one)[0]])
-    blind = F.binary_cross_entropy(z.sigmoid(), one, reduction="none")
-    slope, no_slope = (
-        torch.autograd.grad(loss.sum(), z, retain_graph=True)[0] for loss in (ours, blind)
-    )
-    check("overflow", f"written out, the losses are {naive.tolist()}", not naive.isfinite().any())
-    check_close(
-        "finite",
-        f"from logits they are {ours.tolist()}, and pull by {slope.tolist()}",
-        torch.cat([ours, slope]),
-        torch.tensor([200.0, 1e4, 400.0, 2e4, -3.0, -3.0]),
-    )
-    check(
-        "clamped",
-        f"torch's BCE of chances stops at {blind[0]:g} and pulls no more: it teaches nothing",
-        ((blind == 100) & (no_slope == 0)).all().item(),
-    )
-
-
-def show_margins(cfg: Config) -> None:
-    print("\n[6] A margin: beyond it nothing costs, and nothing pulls")
-    z, y, weight = torch.randn(9, 5).double(), torch.randint(5, (9,)), torch.rand(5).double()
-    check_same(
-        "hinge",
-        "hinge",
-        [z],
-        [
-            (
-                lambda z: hinge(z, y, 0.7) * weight[y],
-                partial(F.multi_margin_loss, target=y, margin=0.7, weight=weight),
-            )
-        ],
-    )
-    check_same(
-        "triplet", "triplet", torch.randn(3, 9, 4).double(), [(triplet, F.triplet_margin_loss)]
-    )
-    z, y = (10.0 * torch.eye(5)).requires_grad_(), torch.arange(5)  # all sure, and all right
-    costs = hinge(z, y), cross_entropy(z, y, torch.ones(5))
-    pulls = [torch.autograd.grad(reduce(cost), z)[0].abs().max() for cost in costs]
-    check(
-        "satisfied",
-        f"10 above all others: hinge pulls {pulls[0]:g}, cross-entropy still {pulls[1]:.0e}",
-        pulls[0].item() == 0 < pulls[1].item(),
-    )
-
-
-def run(cfg: Config) -> dict:
-    show_regression(cfg)
-    results = show_outliers(cfg) | show_binary(cfg)
-    show_classes(cfg)
-    show_stable(cfg)
-    show_margins(cfg)
-    return results
+def run(cfg: Config) -> dict[str, float]:
+    show_registry(cfg)
+    count = show_layers(cfg)
+    show_state(cfg)
+    curves = show_hooks(cfg)
+    draw_hooks(cfg, curves)
+    faded = curves["as Linear starts"]
+    return {"parameters": count, "faded": faded[0] / faded[-1]}
 
 
 if __name__ == "__main__":

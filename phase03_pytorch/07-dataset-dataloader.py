@@ -10,7 +10,7 @@ You will be able to answer
 Predict   arrived: two workers read a file of 1,257 lines as a stream; how many items arrive?
 Run       python phase03_pytorch/07-dataset-dataloader.py                  about 10 s
 Needs     -
-Reference pad_sequence, BatchSampler, DataLoader
+Reference pad_sequence, BatchSampler
 Notation  B batch  T points of the longest item  D numbers of a point (row, column, ink)
 """
 
@@ -126,9 +126,8 @@ def show_batches(cfg: Config, dataset: InkPoints) -> None:
     for chosen in [order, order[6:]]:
         ours += [label.tolist() for _, _, label in load(dataset, chosen, cfg.batch_size, pad)]
         theirs += map(Tensor.tolist, DataLoader(dataset.classes, cfg.batch_size, sampler=chosen))
-    check(
-        "same-batches", "the batches, the last one full or not, are a DataLoader's", ours == theirs
-    )
+    text = "our batches are those of a DataLoader, the last one too"
+    check("same-batches", text, ours == theirs)
 
 
 def shuffled(count: int, generator: Generator) -> list[int]:
@@ -145,10 +144,8 @@ def show_order(cfg: Config, dataset: InkPoints) -> None:
 
     again = Generator().manual_seed(cfg.seed)
     same = epochs == [shuffled(len(dataset), again) for _ in range(2)]
-    same = same and epochs[0] != epochs[1]
-    check(
-        "same-seed", "the same seed gives the same two orders, which differ from each other", same
-    )
+    text = "the same seed gives the same two orders, which differ from each other"
+    check("same-seed", text, same and epochs[0] != epochs[1])
 
 
 def buckets(lengths: list[int], batch_size: int, generator: Generator, pool: int = 8) -> list:
@@ -173,21 +170,21 @@ def buckets(lengths: list[int], batch_size: int, generator: Generator, pool: int
 def show_buckets(cfg: Config, dataset: InkPoints) -> tuple[dict, list[int]]:
     print("\n[3] Batches of similar length: order enough to save space, chance enough to learn")
     # 2,005 items, no two of the same length: 200 batches of 10, and a last one of 5.
-    lengths = (1 + torch.randperm(2005)).tolist()
+    lengths = 1 + torch.randperm(2005)
     order = Generator().manual_seed(cfg.seed)
-    first = buckets(lengths, 10, order)
-    second = buckets(lengths, 10, order)
+    first = buckets(lengths.tolist(), 10, order)
+    second = buckets(lengths.tolist(), 10, order)
     sizes = sorted(map(len, first))
     items = sorted(index for batch in first for index in batch)
     text = "an epoch is 200 batches of 10 and one of 5, with every item once"
     check("complete", text, sizes == [5] + 200 * [10] and items == list(range(2005)))
 
-    longest = [max(lengths[index] for index in batch) for batch in first]
+    longest = [lengths[batch].max() for batch in first]
     rising = (np.diff(longest) > 0).mean()
     text = "the batches come in random order: in a share of {}, the next one has longer items"
     check("mixed", text, rising, above=0.35, below=0.65)
 
-    again = buckets(lengths, 10, Generator().manual_seed(cfg.seed))
+    again = buckets(lengths.tolist(), 10, Generator().manual_seed(cfg.seed))
     repeated = set(map(frozenset, first)) & set(map(frozenset, second))
     text = "the same seed gives the same batches, and the next epoch has none of them"
     check("repeatable", text, again == first and not repeated)
@@ -261,8 +258,7 @@ def show_workers(cfg: Config, dataset: InkPoints) -> int:
     few = InkPoints(dataset.pictures[:16], dataset.classes[:16])
     held = Moved(few, cfg.seed, np.random.default_rng(cfg.seed))
     copied = torch.cat([steps_by_workers(cfg, held, few) for _ in range(2)])  # (32, 2)
-    downs = " ".join(f"{copied[item, 0]:.4f}" for item in [0, 8, 16])
-    print(f"  first item of worker 0, of worker 1, of worker 0 in the next epoch: down by {downs}")
+    print(f"  worker 0 moves its first item by {copied[0, 0]:.4f}, worker 1 by {copied[8, 0]:.4f}")
     text = "two workers copy one generator: 32 items of two epochs get {} different steps"
     check("trap", text, len(copied.unique(dim=0)), at_least=8, at_most=8)
 
@@ -306,8 +302,9 @@ def show_rates(cfg: Config, dataset: InkPoints) -> dict[str, float]:
 def draw_batches(cfg: Config, epochs: dict, lengths: list[int]) -> None:
     figure, axes = new_figure(1, 2, size=(12, 5), sharey=True)
     for axis, (name, batches) in zip(axes, epochs.items()):
-        points = [lengths[index] for batch in batches[:8] for index in batch]
-        places = [max(lengths[i] for i in batch) for batch in batches[:8] for _ in batch]
+        shown = [torch.tensor(lengths)[batch] for batch in batches[:8]]
+        points = torch.cat(shown)
+        places = torch.cat([sizes.max().expand(len(sizes)) for sizes in shown])
         axis.barh(range(len(places)), places, height=1, color=ORANGE, label="padding")
         axis.barh(range(len(points)), points, height=1, color=BLUE, label="points")
         share = padding_share(lengths, batches)
@@ -346,8 +343,7 @@ def run(cfg: Config) -> dict:
     show_order(cfg, dataset)
     epochs, lengths = show_buckets(cfg, dataset)
     draw_batches(cfg, epochs, lengths)
-    arrived = show_workers(cfg, dataset)
-    return {"arrived": arrived, **show_rates(cfg, dataset)}
+    return {"arrived": show_workers(cfg, dataset), **show_rates(cfg, dataset)}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ EPS = np.finfo(float).eps
 
 @pytest.mark.parametrize("a", [[[1, 2], [2, 4]], [[0, 0], [0, 1]], [[0, 1], [0, 2]]])
 def test_dependent_columns_are_refused(a: list) -> None:
-    with pytest.raises(ValueError, match="has no pivot"):
+    with pytest.raises(ValueError, match="pivot of column . is 0"):
         algebra.solve(np.array(a), np.array([1, 2]))
 
 
@@ -47,3 +47,36 @@ def test_a_stretch_of_the_size_of_rounding_counts_as_none(shape: tuple) -> None:
 
 def test_hilbert_matrix() -> None:
     assert np.allclose(algebra.hilbert(2), [[1, 1 / 2], [1 / 2, 1 / 3]])
+
+
+def test_best_and_shortest_where_columns_depend_on_each_other() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(8, 6))
+    a[:, 5] = a[:, 0] + a[:, 1]
+    unseen = np.array([1, 1, 0, 0, 0, -1])  # a @ unseen is 0
+    y = rng.normal(size=8)
+    x = algebra.fit_svd(a, y)
+    assert np.allclose(a.T @ (y - a @ x), 0)
+    assert np.isclose(unseen @ x, 0)
+
+
+def test_a_scaled_row_defeats_the_swap() -> None:
+    """The exercise: divided by its largest entry, the row no longer looks like a good pivot."""
+    a = np.array([[1, 1e20], [-1, 1]])
+    b = np.array([1e20, 0])
+    assert algebra.solve(a, b).tolist() == [0, 1]
+
+    largest = abs(a).max(axis=1)
+    assert algebra.solve(a / largest[:, None], b / largest).tolist() == [1, 1]
+
+
+def test_factors_of_1_can_still_grow() -> None:
+    """Wilkinson's matrix: the last column doubles in every step, and swapping finds nothing."""
+    n = 60
+    a = np.eye(n) - np.tril(np.ones((n, n)), -1)
+    a[:, -1] = 1
+    upper, _ = algebra.eliminate(a, np.ones(n), swap_rows=True)
+    assert upper[-1, -1] == 2.0 ** (n - 1)
+    assert np.linalg.cond(a) < 30
+    x = np.random.default_rng(0).normal(size=n)
+    assert abs(algebra.solve(a, a @ x) - x).max() > 0.1

@@ -28,7 +28,8 @@ def test_folds_are_random() -> None:
 class Spy:
     """Answers 7, and keeps what it was fitted with and asked."""
 
-    seen: list = []  # noqa: RUF012  (shared on purpose: held_out makes the models itself)
+    # shared on purpose: held_out makes the models itself
+    seen: list = []
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "Spy":
         self.seen.append((x, y))
