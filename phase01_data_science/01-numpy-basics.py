@@ -2,10 +2,10 @@
 NumPy 基础：数组是一块内存，加上一条读取规则
 
 You will be able to answer
-    1. How does NumPy find a[i, j] among bytes?     show_memory   strides, address
+    1. How does NumPy find a[i, j] among bytes?     show_memory   strides, plain, address
     2. Which results are views, which are copies?   show_views    views, write-through, lost-write
     3. What happens when a dtype is too small?      show_dtypes   wraps, precision
-    4. Why is one array call faster than a loop?    show_speed    same-sum, speed
+    4. Why is one array call faster than a loop?    show_speed    same-sum, speed, layout
     5. How are random numbers made repeatable?      show_seeds    same-seed, one-stream, own-stream
 Predict   speedup: how many times faster is one array call than a loop over a list of 10,000?
 Run       python phase01_data_science/01-numpy-basics.py                   about 2 s
@@ -85,12 +85,16 @@ def show_memory(cfg: Config) -> None:
             numpys.extend(array.strides)
     check_close("strides", "our strides are NumPy's, for 12 shapes and dtypes", ours, numpys)
 
-    cube = np.arange(24.0).reshape(2, 3, 4)
+    cube = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
     memory = cube.tobytes()
+    last = read_at(memory, cube.dtype, cube.strides, index=(1, 2, 3), start=0)
+    check("plain", "the number at [1, 2, 3] of 0 … 23 is the last one, 23", last == 23)
 
     # The same bytes under another rule: the axes change places, and one is read backwards.
     turned = cube[:, ::-1].transpose(2, 0, 1)
-    start = 2 * cube.strides[1]  # a reversed axis begins at its last element
+
+    # A reversed axis begins at its last element, here number 3 - 1.
+    start = (3 - 1) * cube.strides[1]
     elements = [
         read_at(memory, turned.dtype, turned.strides, index, start)
         for index in np.ndindex(turned.shape)
@@ -105,7 +109,7 @@ def show_memory(cfg: Config) -> None:
 
 def show_views(cfg: Config) -> None:
     print("\n[2] A view is another rule for the same memory; a copy has memory of its own")
-    a = np.arange(12).reshape(3, 4)
+    a = np.arange(12, dtype=np.int32).reshape(3, 4)
     views = {
         "a[1]": a[1],
         "a[:, ::2]": a[:, ::2],
@@ -113,8 +117,8 @@ def show_views(cfg: Config) -> None:
         "a.reshape(2, 6)": a.reshape(2, 6),
     }
     copies = {
-        "a.T.reshape(12)": a.T.reshape(12),  # no single step visits them in this order
-        "a[[0, 2]]": a[[0, 2]],
+        "a.T.reshape(12)": a.T.reshape(12),  # no single stride visits them in this order
+        "a[[0, 2]]": a[[0, 2]],  # a list or a mask always copies
         "a[a > 5]": a[a > 5],
         "a.astype(float)": a.astype(float),
     }
@@ -136,14 +140,14 @@ def show_views(cfg: Config) -> None:
 
 
 def show_dtypes(cfg: Config) -> None:
-    print("\n[3] A dtype has limits, and an array passes them without a word")
+    print("\n[3] A dtype has limits, and an array of whole numbers passes them without a word")
     pixel = np.array([200], dtype=np.uint8)
     brighter = pixel + np.uint8(100)
     check("wraps", f"in uint8, 200 + 100 is {brighter[0]}: 300 minus 256", brighter[0] == 300 - 256)
 
     tenths = np.full(10_000, 0.1, dtype=np.float32)
     in_a_row = tenths.cumsum()[-1]  # adds one after the other, always in float32
-    in_pairs = tenths.sum()  # adds halves of the array, then their halves …
+    in_pairs = tenths.sum()  # adds up halves of the array, and halves of these
     print(f"  0.1 added 10,000 times: {in_a_row:.4f} in a row, {in_pairs:.4f} in pairs")
     row_error = abs(float(in_a_row) - 1000)
     check(
@@ -162,8 +166,12 @@ def loop_sum(numbers: list[float]) -> float:
     return total
 
 
+def sum_by_one_call(array: np.ndarray) -> float:
+    return array @ array
+
+
 def show_speed(cfg: Config) -> float:
-    print("\n[4] One call into compiled code against one Python step per number")
+    print("\n[4] One call into compiled code, on numbers that lie side by side")
     array = cfg.rng().random(cfg.numbers)
     numbers = array.tolist()
 
@@ -171,10 +179,23 @@ def show_speed(cfg: Config) -> float:
         return loop_sum(numbers)
 
     def one_call() -> float:
-        return array @ array
+        return sum_by_one_call(array)
 
-    check_close("same-sum", "both ways give the same sum of squares", loop(), one_call())
-    return timed("speed", "the array call is {} times faster", loop, one_call, at_least=20)
+    check_close("same-sum", "loop and call give the same sum of squares", loop(), one_call())
+    speedup = timed("speed", "the array call is {} times faster", loop, one_call, at_least=20)
+
+    # 8 bytes a number: a column's neighbours lie 16,000 bytes apart, each in another cache line.
+    table = np.ones((2000, 2000))
+
+    def by_columns() -> list[float]:
+        return [column.sum() for column in table.T]
+
+    def by_rows() -> list[float]:
+        return [row.sum() for row in table]
+
+    text = "adding up a table row by row is {} times faster than column by column"
+    timed("layout", text, by_columns, by_rows, at_least=2)
+    return speedup
 
 
 def show_seeds(cfg: Config) -> None:
@@ -209,41 +230,33 @@ def show_seeds(cfg: Config) -> None:
     )
 
 
-# Pictures: skip on a first reading
+# Pictures and helpers: skip on a first reading
 
 
 def draw_views(cfg: Config) -> None:
-    """One row of cells for each view; the number in a cell says when the view reads it."""
+    """The memory stays 0 … 11 in every row; beside it stands the table that the view shows."""
     from matplotlib.patches import Rectangle
 
-    a = np.arange(12)
-    table = a.reshape(3, 4)
-    views = {
-        "a": table,
-        "a[1]": table[1],
-        "a[:, ::2]": table[:, ::2],
-        "a.T": table.T,
-        "a[::-1, ::-1]": table[::-1, ::-1],
-    }
-    figure, axis = new_figure(size=(9.6, 4.2))
-    for row, (name, view) in enumerate(views.items()):
-        read_order = view.ravel().tolist()
-        for cell in range(12):
-            colour = "#F2F2F2"
-            if cell in read_order:
-                colour = ORANGE if cell // 4 == 1 else BLUE
-                label = read_order.index(cell)
-                axis.text(cell + 0.45, 0.36 - row, label, ha="center", va="center", color="white")
-            axis.add_patch(Rectangle((cell, -row), 0.9, 0.72, color=colour))
-
-        steps = ", ".join(str(stride // a.itemsize) for stride in view.strides)
-        axis.text(-0.3, 0.36 - row, name, ha="right", va="center", family="monospace")
-        axis.text(12.2, 0.36 - row, f"steps ({steps})", va="center", color=GREY)
-
-    legend = "orange: second row of the table · number: when the view reads this cell"
-    axis.text(0, 1, legend, color=GREY, fontsize=11)
-    axis.set(xlim=(-4, 15), ylim=(0.8 - len(views), 1.3))
-    axis.set_title("One block of 12 numbers, five rules for reading it")
+    memory = np.arange(12, dtype=np.int32)
+    a = memory.reshape(3, 4)
+    views = {"a": a, "a[1]": a[1], "a[:, ::2]": a[:, ::2], "a.T": a.T, "a[::-1]": a[::-1]}
+    figure, axis = new_figure(size=(10.4, 6.2))
+    top = 0.0
+    for name, view in views.items():
+        table = np.atleast_2d(view)
+        for cell in memory:
+            colour = BLUE if cell in view else "#E4E4E4"
+            axis.add_patch(Rectangle((cell * 0.8, top), 0.74, 0.74, color=colour))
+            axis.text(cell * 0.8 + 0.37, top + 0.37, cell, ha="center", va="center", color="white")
+        axis.text(-0.3, top + 0.37, name, ha="right", va="center", family="monospace")
+        axis.text(0, top - 0.4, f"strides {view.strides}", color=GREY, va="center", fontsize=11)
+        for (row, column), number in np.ndenumerate(table):
+            place = (11 + column * 0.7, top + 0.37 - row * 0.5)
+            axis.text(*place, number, ha="center", va="center", family="monospace")
+        top -= max(1.7, 0.5 * len(table) + 0.5)
+    axis.text(0, 1.15, "memory: never rewritten, blue where the view reads", color=GREY)
+    axis.text(10.8, 1.15, "what the view shows", color=GREY)
+    axis.set(xlim=(-2.6, 14), ylim=(top + 0.9, 1.6), title="One block of memory, five rules")
     axis.axis("off")
     save_figure(figure, cfg.out / "views")
 
@@ -255,9 +268,8 @@ def draw_speed(cfg: Config) -> dict[str, float]:
     call_ns = []
     for size in sizes:
         array = cfg.rng().random(size)
-        repeats = max(3, 20_000 // size)
-        loop_ns.append(nanoseconds(loop_sum, array.tolist(), repeats) / size)
-        call_ns.append(nanoseconds(sum_by_one_call, array, repeats) / size)
+        loop_ns.append(nanoseconds(loop_sum, array.tolist()) / size)
+        call_ns.append(nanoseconds(sum_by_one_call, array) / size)
 
     figure, axis = new_figure()
     axis.loglog(sizes, loop_ns, "o-", color=ORANGE)
@@ -270,15 +282,16 @@ def draw_speed(cfg: Config) -> dict[str, float]:
     return {"loop_ns_of_ten": loop_ns[0], "call_ns_of_ten": call_ns[0]}
 
 
-def sum_by_one_call(array: np.ndarray) -> float:
-    return array @ array
-
-
-def nanoseconds(function: Callable, numbers: list[float] | np.ndarray, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function(numbers)
-    return (time.perf_counter() - start) / repeats * 1e9
+def nanoseconds(function: Callable, numbers: list[float] | np.ndarray) -> float:
+    """For one call: the median of nine rounds of many calls."""
+    calls = max(1, 20_000 // len(numbers))
+    rounds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        for _ in range(calls):
+            function(numbers)
+        rounds.append((time.perf_counter() - start) / calls)
+    return float(np.median(rounds)) * 1e9
 
 
 def run(cfg: Config) -> dict[str, float]:

@@ -2,17 +2,18 @@
 pandas 基础：带标签的表格
 
 You will be able to answer
-    1. What do labels add to an array?                 show_labels  align, loc
-    2. How do you pick rows, and which are copies?     show_rows    mask, first-write, chained
-    3. What does groupby do, said with a dictionary?   show_groups  groups, missing
-    4. How many rows will a join have?                 show_joins   joins
-    5. How do you turn a table: long, wide, by week?   show_shapes  melt, round-trip, weeks, gap
+    1. What do labels add to an array?                 show_labels  align, product, loc
+    2. How do you pick rows, and which are copies?     show_rows    mask, shared, chained
+    3. What does groupby do, said with a dictionary?   show_groups  groups, missing, weighted
+    4. How many rows will a join have?                 show_joins   joins, double, none, unknown
+    5. How do you turn a table: long, wide, by week?   show_shapes  round-trip, weeks, empty, gap
 Predict   joined: 900 different keys and 100 times “unknown”: joined to itself, how many rows?
 Run       python phase01_data_science/04-pandas-basics.py                  about 2 s; --data titanic
 Needs     -
 Reference pd.DataFrame.groupby, pd.DataFrame.merge, pd.DataFrame.melt, pd.DataFrame.resample
 """
 
+import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ import pandas as pd
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
 from common.data.tables import IRIS_COLUMNS, load_iris, load_titanic
-from common.figures import BLUE, GREY, ORANGE, PURPLE, new_figure, save_figure
+from common.figures import GREY, RED, new_figure, save_figure
 
 
 @dataclass
@@ -53,6 +54,12 @@ def show_labels(cfg: Config) -> None:
     print("  " + total.to_string().replace("\n", "\n  "))
     text = "ana is 3 + 1 and chen 2 + 4; who is missing on one of the days is NaN"
     check_close("align", text, total, [4, np.nan, 6, np.nan])
+    print(f"  missing as 0: {monday.add(tuesday, fill_value=0).to_dict()}")
+
+    twice = pd.Series([1, 2], index=["bo", "bo"])
+    later = pd.Series([10, 20, 30], index=["bo", "bo", "dee"])
+    rows_of_bo = len((twice + later).loc["bo"])
+    check("product", "bo twice on both sides: the sum has {} rows of bo", rows_of_bo, at_least=4)
 
     numbered = pd.Series([10, 20, 30, 40], index=[3, 2, 1, 0])
     by_label = numbered.loc[3:1].tolist()
@@ -76,13 +83,22 @@ def show_rows(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
     check_close("mask", text, chosen.index, by_loop)
 
     table = pd.DataFrame({"price": [1.0, 2.0, 3.0], "stock": [5, 0, 8]})
-    part = table[["price"]]
-    shared_before = np.shares_memory(part["price"], table["price"])
-    part.loc[0, "price"] = 99.0
-    shared_after = np.shares_memory(part["price"], table["price"])
-    text = "a selection shares the table's memory until somebody writes into it"
-    check("first-write", text, shared_before and not shared_after)
-    print(f"  99 was written into the selection; the table has {table['price'].tolist()}")
+    selections = {
+        'table[table["stock"] > 0]': table[table["stock"] > 0],
+        "table.loc[[0, 2]]": table.loc[[0, 2]],
+        'table[["price"]]': table[["price"]],
+        "table.iloc[0:2]": table.iloc[0:2],
+    }
+    shared = []
+    for name, part in selections.items():
+        shared.append(np.shares_memory(part["price"], table["price"]))
+        print(f"  {name:<28}{'shares the memory' if shared[-1] else 'is copied at once'}")
+    text = "columns and slices share the table's memory, masks and lists of rows do not"
+    check("shared", text, shared == [False, False, True, True])
+
+    for part in selections.values():
+        part.loc[0, "price"] = 99.0  # what was shared is copied now
+    print(f"  99 was written into each of the four; the table has {table['price'].tolist()}")
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -102,6 +118,7 @@ def group_by(
     """Split into one list a key, apply `function` to each list, combine to {key: result}.
 
     Keys are sorted. A missing key has no group; a missing value is left out of its group's list.
+    An empty list is a group without a known value: the function says what that gives.
     """
     # practice: Split, apply, combine
     groups: dict = {}
@@ -118,26 +135,32 @@ def group_by(
     # end practice
 
 
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else np.nan
+
+
+def largest(values: list[float]) -> float:
+    return max(values, default=np.nan)
+
+
 def show_groups(cfg: Config, frame: pd.DataFrame, key: str, columns: list[str]) -> dict[str, float]:
     print(f"\n[3] groupby splits the rows by {key}, and applies a function to each part")
-    grouped = frame.groupby(key)
-    means = grouped[columns].mean()
+    means = frame.groupby(key)[columns].mean()
     print("  " + means.round(2).to_string().replace("\n", "\n  "))
-    ours = []
-    for column in columns:
-        for function in (np.mean, max, len):
-            ours.append(list(group_by(frame[key], frame[column], function).values()))
-    pandas_ = []
-    for column in columns:
-        pandas_ += [grouped[column].mean(), grouped[column].max(), grouped[column].count()]
+    ours, pandas_ = both_groupbys(frame, key, columns)
     check_close("groups", "our means, maxima and counts are those of pandas", ours, pandas_)
 
     holes = pd.DataFrame({"key": ["b", None, "c", "b", "a"], "value": [4.0, 2, 5, np.nan, np.nan]})
-    counts = group_by(holes["key"], holes["value"], len)
-    pandas_counts = holes.groupby("key")["value"].count().to_dict()
-    print(f"  key {holes['key'].tolist()}, value {holes['value'].tolist()}: pandas {pandas_counts}")
-    text = f"a missing key has no group, and no missing value counts: {counts}"
-    check("missing", text, list(counts.items()) == list(pandas_counts.items()))
+    print(f"  key {holes['key'].tolist()}, value {holes['value'].tolist()}: groups a, b, c")
+    ours, pandas_ = both_groupbys(holes, "key", ["value"])
+    text = f"a missing key has no group, a missing value does not count: means {ours[0]}"
+    check_close("missing", text, ours, pandas_)
+
+    cities = pd.DataFrame({"city": ["X"] * 3 + ["Y"], "price": [1.0, 1, 1, 9]})
+    by_city = cities.groupby("city")["price"].agg(["mean", "count"])
+    weighted = (by_city["mean"] * by_city["count"]).sum() / by_city["count"].sum()
+    text = f"prices 1, 1, 1 and 9: the means have the mean {by_city['mean'].mean():g}, the prices"
+    check_close("weighted", f"{text} {weighted:g}", weighted, cities["price"].mean())
     first = means[columns[0]]
     return {f"mean_{name}": float(first[name]) for name in first.index}
 
@@ -166,7 +189,7 @@ def join_sizes(left: Iterable, right: Iterable) -> dict[str, int]:
 
 def show_joins(cfg: Config) -> tuple[int, dict[str, pd.DataFrame]]:
     print("\n[4] A join makes one row for every pair of equal keys")
-    users = pd.DataFrame({"user": [1, 2, 3], "name": ["ana", "bo", "chen"]})
+    users = pd.DataFrame({"user": [1, 2, 3], "balance": [10, 20, 30]})
     orders = pd.DataFrame({"user": [2, 2, 3, 4], "item": ["pen", "ink", "map", "cup"]})
     print(f"  3 users, 4 orders, predicted: {join_sizes(users['user'], orders['user'])}")
 
@@ -186,25 +209,25 @@ def show_joins(cfg: Config) -> tuple[int, dict[str, pd.DataFrame]]:
     text = f"their four joins, and those of {cfg.joins} random pairs, have the rows we predict"
     check_close("joins", text, predicted, counted)
 
-    keys = [*map(str, range(900)), *["unknown"] * 100]
+    before = users["balance"].sum()
+    after = users.merge(orders, on="user", how="left")["balance"].sum()
+    text = f"the users own {before}; added up after the left join {{}}, as user 2 counts double"
+    check("double", text, after, above=before)
+
+    keys = [f"key {number}" for number in range(900)] + ["unknown"] * 100
     thousand = pd.DataFrame({"user": keys})
     joined = len(thousand.merge(thousand, on="user"))
-    print(f"  1,000 rows by 1,000, 100 of each with the key “unknown”: {joined:,} rows")
+    text = f"900 different keys and 100 times “unknown”, joined to itself: {joined:,} rows"
+    check_close("unknown", text, join_sizes(keys, keys)["inner"], joined)
+
     missing = pd.DataFrame({"user": [None, "ana"]})
     rows = len(missing.merge(missing, on="user"))
-    print(f"  None and ana, joined to themselves: {rows} rows; SQL would make 1, without the NULL")
+    query = "SELECT count(*) FROM t AS a JOIN t AS b ON a.user = b.user"
+    query = f"WITH t(user) AS (VALUES (NULL), ('ana')) {query}"
+    in_sql = sqlite3.connect(":memory:").execute(query).fetchone()[0]
+    text = "None and ana joined to themselves, in pandas and in SQL, where NULL meets nothing"
+    check_close("none", f"{text}: {rows} rows and {in_sql}", [rows, in_sql], [2, 1])
     return joined, {"users": users, "orders": orders}
-
-
-def melt(frame: pd.DataFrame, keep: str) -> list[tuple]:
-    """Wide to long: (label, column, value) for every cell outside of `keep`, column by column."""
-    long = []
-    for column in frame.columns:
-        if column == keep:
-            continue
-        for label, value in zip(frame[keep], frame[column]):
-            long.append((label, column, value))
-    return long
 
 
 def pivot(long: Iterable[tuple]) -> dict:
@@ -236,32 +259,31 @@ def week_sums(days: Iterable[date], values: Iterable[float]) -> dict[date, float
 
 
 def show_shapes(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
-    print(
-        "\n[5] Wide: a row for each thing. Long: a row for each cell. By week: a row for seven days"
-    )
+    print("\n[5] Wide: a row for each thing. Long: one for each cell. By week: one for seven days")
     wide = frame[columns].rename_axis("row").reset_index()
-    ours = pd.DataFrame(melt(wide, keep="row"), columns=["row", "variable", "value"])
     long = wide.melt(id_vars="row")
-    text = f"{wide.shape} wide is {ours.shape} long, cell by cell as pandas melts it"
-    check("melt", text, ours.equals(long.astype(ours.dtypes)))
+    print(f"  {wide.shape} wide is {long.shape} long; it begins {long.head(1).values.tolist()}")
+    by_us = pd.DataFrame.from_dict(pivot(long.itertuples(index=False)), orient="index")
+    by_pandas = long.pivot(index="row", columns="variable", values="value")
+    text = "melted, then pivoted by us and by pandas, it is the table we began with"
+    check_close("round-trip", text, [by_us[columns], by_pandas[columns]], [frame[columns]] * 2)
 
-    back = pd.DataFrame.from_dict(pivot(melt(wide, keep="row")), orient="index")
-    pandas_back = long.pivot(index="row", columns="variable", values="value")
-    text = "melted and pivoted, by us and by pandas, it is the table we began with"
-    original = frame[columns]
-    check_close("round-trip", text, [back[columns], pandas_back[columns]], [original, original])
-
-    days = pd.date_range("2024-01-03", "2024-03-10")
-    days = days.delete([4, 5, *range(47, 61)])  # two days without visits, and two weeks
+    closed = [*pd.date_range("2024-01-07", periods=2), *pd.date_range("2024-02-19", periods=14)]
+    days = pd.date_range("2024-01-03", "2024-03-10").drop(closed)
     visits = pd.Series(cfg.rng().integers(50, 150, size=len(days)), index=days)
+    weekly = visits.resample("W").agg(["count", "sum"])
+    print("  " + weekly.T.to_string(header=[f"{day:%d.%m.}" for day in weekly.index]))
     ours = week_sums([day.date() for day in days], visits.tolist())
-    weekly = visits.resample("W").sum()
-    print(f"  visits of {len(visits)} days, week by week: {weekly.tolist()}")
-    ours = [(sunday.toordinal(), total) for sunday, total in ours.items()]
-    wanted = [(sunday.toordinal(), total) for sunday, total in weekly.items()]
-    check_close(
-        "weeks", "our Sundays and sums are those of resample, empty weeks too", ours, wanted
-    )
+    wanted = {day.date(): total for day, total in weekly["sum"].items()}
+    for day in sorted(ours.keys() | wanted.keys()):
+        if ours.get(day) != wanted.get(day):
+            print(f"  {day}: got {ours.get(day)}, wanted {wanted.get(day)}")
+    same = list(ours.items()) == list(wanted.items())
+    check("weeks", "our Sundays and sums are those of resample, in the same order", same)
+
+    known = visits.resample("W").sum(min_count=1)
+    text = "weeks without a day: sum() says 0, sum(min_count=1) leaves {} unknown"
+    check("empty", text, known.isna().sum(), at_least=2, at_most=2)
 
     unknown = visits.shift(1).isna().sum()
     unknown_by_date = visits.shift(1, freq="D").reindex(days).isna().sum()
@@ -269,7 +291,17 @@ def show_shapes(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
     check_close("gap", text, [unknown, unknown_by_date], [1, 3])
 
 
-# Pictures: skip on a first reading
+# Pictures and helpers: skip on a first reading
+
+
+def both_groupbys(frame: pd.DataFrame, key: str, columns: list[str]) -> tuple[list, list]:
+    ours = []
+    pandas_ = []
+    for column in columns:
+        for name, function in {"mean": mean, "max": largest, "count": len}.items():
+            ours.append(list(group_by(frame[key], frame[column], function).values()))
+            pandas_.append(frame.groupby(key)[column].agg(name))
+    return ours, pandas_
 
 
 def draw_joins(cfg: Config, tables: dict[str, pd.DataFrame]) -> None:
@@ -278,25 +310,28 @@ def draw_joins(cfg: Config, tables: dict[str, pd.DataFrame]) -> None:
     tables = dict(tables)
     for kind in ("inner", "left", "right", "outer"):
         tables[kind] = tables["users"].merge(tables["orders"], on="user", how=kind)
-    colours = {"user": PURPLE, "name": BLUE, "item": ORANGE}
-    figure, axis = new_figure(size=(12.6, 3.8))
+    colours = {"user": "#D9D9D9", "balance": "#BFDDF0", "item": "#FBE3B5"}
+    figure, axis = new_figure(size=(12.6, 4.4))
     left = 0.0
     for name, table in tables.items():
+        is_source = name in ("users", "orders")
         for j, column in enumerate(table.columns):
             axis.text(left + j + 0.46, 0.75, column, ha="center", color=GREY)
+            again = table["user"].duplicated() & (column == "balance")
             for i, value in enumerate(table[column]):
-                is_known = not pd.isna(value)
-                colour = colours[column] if is_known else "#EEEEEE"
-                axis.add_patch(Rectangle((left + j, -i), 0.93, 0.6, color=colour))
-                text = value if is_known else "NaN"
-                style = {"color": "white", "fontweight": "bold"} if is_known else {"color": GREY}
-                place = {"ha": "center", "va": "center"}
-                axis.text(left + j + 0.46, -i + 0.29, text, **place, **style)
+                colour = "#F4F4F4" if pd.isna(value) else colours[column]
+                edge = RED if again[i] else colour
+                axis.add_patch(Rectangle((left + j, -i), 0.9, 0.6, fc=colour, ec=edge, lw=2))
+                text = f"{value:g}".replace("nan", "NaN") if column == "balance" else value
+                axis.text(left + j + 0.46, -i + 0.29, text, ha="center", va="center")
 
-        title = f"{name}: {len(table)} rows"
-        axis.text(left + table.shape[1] / 2, 1.35, title, ha="center", fontweight="bold")
+        title = f"given: {name}" if is_source else f"{name}: {len(table)} rows"
+        axis.text(left, 1.35, title, fontweight="normal" if is_source else "bold")
+        if "balance" in table:
+            total = f"sum of balance {table['balance'].sum():g}"
+            axis.text(left, -len(table) + 0.1, total, color=GREY if is_source else RED)
         left += table.shape[1] + 0.8
-    axis.set(xlim=(-0.2, left), ylim=(-4.2, 2.1), xticks=[], yticks=[], frame_on=False)
+    axis.set(xlim=(-0.2, left), ylim=(-5, 2.1), xticks=[], yticks=[], frame_on=False)
     save_figure(figure, cfg.out / "joins")
 
 

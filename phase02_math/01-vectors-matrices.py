@@ -110,14 +110,12 @@ def show_nearest(cfg: Config) -> float:
 def orthonormal_basis(vectors: np.ndarray, tol: float = 1e-10) -> np.ndarray:
     """Directions at right angles that reach just what the vectors reach, and no direction twice.
 
-    vectors: (m, n), the columns. -> (m, r) with orthonormal columns, r their rank up to tol. This
-    is Gram–Schmidt (1.3), which here leaves out a vector that the ones before it reach already:
-    one of which they leave less than the share tol.
+    vectors: (m, n), the columns. -> (m, r) with orthonormal columns. This is Gram–Schmidt (1.3),
+    but a vector is left out if all but a share tol of it is reached already.
     """
     q = np.zeros((len(vectors), 0))
     for v in vectors.T:
-        # Relative to the vector, for the unit of measurement must not matter.
-        negligible = tol * norm(v, 2)
+        negligible = tol * norm(v, 2)  # relative: the unit of measurement must not matter
         # practice: Keep only what is new
         rest = v - project(v, q)
 
@@ -190,10 +188,7 @@ def show_rank(cfg: Config) -> None:
 
 
 def determinant(a: np.ndarray) -> float:
-    """Expansion along the first column. a: (n, n) with n of 1 or more
-
-    It takes about n! steps, so it is for looking at, not for n above 8.
-    """
+    """Expansion along the first column, in about n! steps. a: (n, n) with n of 1 or more."""
     # practice: A large determinant from smaller ones
     if len(a) == 1:
         return a[0, 0]
@@ -265,8 +260,7 @@ def show_area(cfg: Config) -> dict[str, float]:
 
 
 def in_basis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The same map for someone who counts in the columns of b: b⁻¹ a b. a, b: (n, n) -> (n, n)"""
-    # Translate into our numbers, move, translate back.
+    """The same map in the coordinates of the basis b: b⁻¹ a b. a, b: (n, n) -> (n, n)"""
     return np.linalg.solve(b, a @ b)
 
 
@@ -320,10 +314,10 @@ def draw_grids(cfg: Config) -> None:
         lines += [[[at, -4], [at, 4]], [[-4, at], [4, at]]]
     lines = np.array(lines)  # (lines, ends, 2)
 
+    ticks = range(-2, 3)
     figure, axes = new_figure(2, 3, size=(11.4, 8.2))
     for axis, (name, rows) in zip(axes.ravel(), MAPS.items()):
         a = np.array(rows)
-        axis.add_collection(LineCollection(lines, colors="#E4E4E4", linewidths=0.8, zorder=0))
         axis.add_collection(LineCollection(lines @ a.T, colors=SKY, linewidths=1, zorder=1))
         axis.fill(*LETTER_F, color=GREY, alpha=0.35, zorder=2)
         axis.fill(*(a @ LETTER_F), color=YELLOW, alpha=0.9, zorder=3)
@@ -334,11 +328,9 @@ def draw_grids(cfg: Config) -> None:
         axis.set_title(f"{name}: determinant {determinant(a):.2f}")
         matrix = "\n".join(f"{left:5.2f}  {right:5.2f}" for left, right in rows)
         axis.set_xlabel(matrix, family="monospace")
-        axis.set(
-            xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=range(-2, 3), yticks=range(-2, 3)
-        )
+        axis.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=ticks, yticks=ticks)
 
-    title = "Red and blue: where the two axes land. They are the columns of the matrix"
+    title = "Red and blue: where the axes land, the columns of the matrix"
     figure.suptitle(title, x=0.01, ha="left")
     save_figure(figure, cfg.out / "grids")
 

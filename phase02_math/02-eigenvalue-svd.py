@@ -1,13 +1,14 @@
-"""2.2 Eigenvalues and SVD: the directions that a matrix only stretches
-特征值与奇异值分解：矩阵只拉伸、不转动的方向
+"""2.2 Eigenvalues and SVD: what a matrix does, one direction at a time
+特征值与奇异值分解：逐个方向看矩阵的作用
 
 You will be able to answer
-    1. Which direction is only stretched?      show_power         power, power-rate
-    2. How do you find all such directions?    show_all           eigen
-    3. What is an SVD, what does AᵀA cost?     show_svd           by-hand, rebuilt, svd, lost, kept
-    4. How good is a picture of few layers?    show_compression   distance, best, few
-    5. Why is PCA an SVD, and why centre?      show_pca           pca, centre
-Predict   share_for_5: what share of a photograph's numbers is needed for an error of 5 %?
+    1. Which direction keeps itself?           show_power   power, power-rate
+    2. How do you find all such directions?    show_all     eigen
+    3. What is an SVD, what does AᵀA cost?    show_svd     by-hand, rebuilt, angles, svd, lost, kept
+    4. How good is a picture of few layers?    show_few     distance, best, few, noise
+    5. Why is PCA an SVD, and why centre?      show_pca     pca, centre
+Predict   share_for_5: with a relative error of 5 %, how few of its numbers does a photograph need?
+          Error: root of all squared differences, divided by the root of all squares.
 Run       python phase02_math/02-eigenvalue-svd.py                         about 8 s
 Needs     -
 Reference np.linalg.svd, sklearn.decomposition
@@ -31,14 +32,13 @@ class Config(LessonConfig):
     data: str = param("photograph", "data set", choices=("photograph",))
     every: int = param(2, "keep every n-th pixel of the photograph in both directions", tiny=6)
     matrices: int = param(20, "random matrices of condition 1e8", tiny=5, low=5)
-    patches: int = param(5000, "8x8 pieces of the photograph for PCA", tiny=500, low=200)
 
 
 def power_iteration(a: np.ndarray, x: np.ndarray, steps: int) -> tuple[list[float], np.ndarray]:
     """Multiply again and again: the eigenvector with the largest |λ| wins.
 
-    a: (n, n). x: (n,), where to start. Returns the estimates of λ, one a step, and the unit vectors
-    (steps, n).
+    a: (n, n) with a basis of eigenvectors, one |λ| above all others. x: (n,), where to start, with
+    a part along that one. Returns the estimates of λ, one a step, and the unit vectors (steps, n).
     """
     values = []
     path = []
@@ -55,14 +55,14 @@ def power_iteration(a: np.ndarray, x: np.ndarray, steps: int) -> tuple[list[floa
 def show_power(cfg: Config) -> None:
     print("\n[1] Multiply again and again, and the eigenvector with the largest |λ| wins")
     a = np.array([[4.0, 1.0], [2.0, 3.0]])
-    values, path = power_iteration(a, np.array([1.0, 0.0]), steps=50)
-    print(f"  estimates of λ: {values[0]:.3f}, {values[1]:.3f}, …, {values[-1]:.12f}")
+    values, path = power_iteration(a, np.array([1.0, -1.0]), steps=50)
+    print("  estimates of λ:", np.round(values[:5], 3), "…", values[-1])
     text = "on the rows (4, 1), (2, 3) power iteration finds λ = 5 and the direction (1, 1)"
     check_close("power", text, [values[-1], *path[-1]], [5, 0.5**0.5, 0.5**0.5])
 
     # The other eigenvector is (1, -2), with λ = 2. How much of each is in x?
     right, wrong = np.linalg.solve([[1, 1], [1, -2]], path.T)  # (steps,) each
-    text = "each step makes the wrong part smaller by λ₂ / λ₁ = 2/5"
+    text = "in each step the error, the part along (1, -2), shrinks to λ₂ / λ₁ = 2/5 of itself"
     share = wrong / right
     check_close("power-rate", text, share[1:5] / share[:4], np.full(4, 2 / 5))
 
@@ -70,7 +70,7 @@ def show_power(cfg: Config) -> None:
 def qr_algorithm(a: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """All eigenvalues of a symmetric matrix, largest |λ| first, and the eigenvectors as columns.
 
-    a: (n, n) -> (n,), (n, n). The plain method of Francis (1961), without his shifts.
+    a: (n, n) -> (n,), (n, n). Without the shifts that practical codes have.
     """
     # practice: Turn the matrix towards its own axes
     vectors = np.eye(len(a))
@@ -89,12 +89,6 @@ def show_all(cfg: Config, photo: np.ndarray) -> None:
     print("\n[2] The QR algorithm turns the axes until a symmetric matrix is diagonal")
     rows = photo[:: len(photo) // 11]  # a dozen rows of the photograph
     products = rows @ rows.T  # (12, 12), symmetric
-    for steps in (1, 10, 100):
-        _, vectors = qr_algorithm(products, steps)
-        turned = vectors.T @ products @ vectors
-        off = np.abs(turned - np.diag(np.diag(turned))).max()
-        print(f"  largest entry off the diagonal after {steps:>3} steps: {off:.1e}")
-
     values, vectors = qr_algorithm(products, steps=1000)
     values_ref, vectors_ref = largest_first(*np.linalg.eigh(products))
     vectors = same_sign(vectors, vectors_ref)
@@ -113,21 +107,23 @@ def same_sign(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return vectors * np.sign((vectors * reference).sum(axis=0))
 
 
-def svd_by_gram(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A = U diag(σ) Vᵀ through the eigenvectors of AᵀA.
+def svd_by_gram(a: np.ndarray, tol: float = 1e-6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A = U diag(σ) Vᵀ through the eigenvectors of AᵀA, with the r singular values above 0.
 
-    a: (m, n) -> u (m, p), σ (p,) largest first, v (n, p), with p the smaller of m and n.
+    a: (m, n) -> u (m, r), σ (r,) largest first, v (n, r). Below tol times the largest, σ counts as
+    0: its square is lost in the rounding of AᵀA.
     """
     if len(a) < a.shape[1]:
-        v, sigma, u = svd_by_gram(a.T)
+        v, sigma, u = svd_by_gram(a.T, tol)
         return u, sigma, v
 
     # practice: From eigenvectors to singular vectors
     squares, v = largest_first(*np.linalg.eigh(a.T @ a))
 
-    # Rounding can push a small square below 0, which has no root, and 0 divides nothing.
-    squares = np.maximum(squares, np.finfo(float).tiny)
-    sigma = np.sqrt(squares)
+    # Rounding turns a zero into a tiny number of either sign, which has no root or divides nothing.
+    kept = squares > tol**2 * squares[0]
+    sigma = np.sqrt(squares[kept])
+    v = v[:, kept]
     u = a @ v / sigma
     return u, sigma, v
     # end practice
@@ -140,62 +136,69 @@ def low_rank(parts: tuple, k: int) -> np.ndarray:
 
 
 def share_of_numbers(parts: tuple, k: int) -> float:
-    """How many numbers the first k columns of the parts have, of those in the whole matrix."""
+    """How many numbers k layers have, of those in the whole matrix."""
     u, _, v = parts
-    kept = [part[..., :k].size for part in parts]
-    return sum(kept) / (len(u) * len(v))
+    return k * (len(u) + 1 + len(v)) / (len(u) * len(v))
 
 
 def show_svd(cfg: Config, photo: np.ndarray) -> tuple:
-    print(f"\n[3] Every matrix turns, stretches, turns: the photograph as well, {photo.shape}")
+    print("\n[3] Every matrix takes some directions at right angles to directions at right angles")
     _, sigma, _ = svd_by_gram(np.array([[3.0, 0.0], [4.0, 5.0]]))
     text = "the matrix with rows (3, 0) and (4, 5) has the singular values √45 and √5"
     check_close("by-hand", text, sigma, np.sqrt([45, 5]))
 
     rng = cfg.rng()
     rank_2 = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30))
-    text = "a 40x30 matrix of rank 2 is the sum of its layers, though 28 of them are nothing"
-    check_close("rebuilt", text, low_rank(svd_by_gram(rank_2), 30), rank_2)
+    parts = svd_by_gram(rank_2)
+    text = "a 40x30 matrix of rank 2 is the sum of its layers"
+    check_close("rebuilt", text, low_rank(parts, 30), rank_2)
+    u, _, v = parts
+    text = "it has two layers, and the columns of U and of V are orthonormal"
+    check_close("angles", text, [u.T @ u, v.T @ v], [np.eye(2), np.eye(2)])
 
     u, sigma, v = svd_by_gram(photo)
     u_ref, sigma_ref, vt_ref = np.linalg.svd(photo, full_matrices=False)
     both_ref = np.vstack([u_ref, vt_ref.T])
     both = same_sign(np.vstack([u, v]), both_ref)
-    text = f"our {len(sigma)} singular values and vectors are np.linalg.svd's, up to {{}}"
+    text = (
+        f"{len(sigma)} singular values and vectors of a photograph are np.linalg.svd's, up to {{}}"
+    )
     ours = np.vstack([sigma, both])
     check_close("svd", text, ours, np.vstack([sigma_ref, both_ref]), atol=1e-6)
     return u, sigma, v
 
 
-def show_lost(cfg: Config) -> dict[str, np.ndarray]:
-    """Still question 3. Returns each singular value and its median relative error on two ways."""
-    print("  now singular values that fall from 1 to 1e-8, through AᵀA and directly")
+def show_lost(cfg: Config) -> dict[str, float]:
+    """Still question 3. Returns the median relative error of the smallest σ, in three ways."""
+    print("  singular values that fall from 1 to 1e-8, found in three ways; their errors:")
     rng = cfg.rng()
     true = np.logspace(0, -8, 17)
-    gram = []
-    direct = []
+    found = []
     for _ in range(cfg.matrices):
         u, _ = np.linalg.qr(rng.normal(size=(40, 17)))
         v, _ = np.linalg.qr(rng.normal(size=(17, 17)))
         a = u * true @ v.T
-        _, sigma, _ = svd_by_gram(a)
-        gram.append(np.abs(sigma / true - 1))
-        direct.append(np.abs(np.linalg.svd(a, compute_uv=False) / true - 1))
 
-    errors = {"true": true, "gram": np.median(gram, axis=0), "direct": np.median(direct, axis=0)}
+        squares, vectors = largest_first(*np.linalg.eigh(a.T @ a))
+        roots = np.sqrt(np.abs(squares))
+        lengths = np.linalg.norm(a @ vectors, axis=0)
+        direct = np.linalg.svd(a, compute_uv=False)
+        found.append([roots, lengths, direct])
+
+    roots, lengths, direct = np.median(np.abs(np.array(found) / true - 1), axis=0)  # (17,) each
     for i in (0, 8, 12, 16):
-        through, directly = errors["gram"][i], errors["direct"][i]
-        print(f"  σ = {true[i]:.0e}   error through AᵀA {through:.0e}   directly {directly:.0e}")
-    text = "through AᵀA the smallest value is wrong by a share of {} (median)"
-    check("lost", text, errors["gram"][-1], above=0.003)
-    text = "np.linalg.svd, which does not form AᵀA, keeps it up to {}"
-    check("kept", text, errors["direct"][-1], below=1e-6)
-    return errors
+        ways = f"√λ of AᵀA {roots[i]:.0e}   |A v| {lengths[i]:.0e}   directly {direct[i]:.0e}"
+        print(f"  σ = {true[i]:.0e}   {ways}")
+    text = "the root of the smallest eigenvalue of AᵀA is wrong by a share of {} (median)"
+    check("lost", text, roots[-1], above=0.003)
+    text = "np.linalg.svd, which does not form AᵀA, has the smallest σ up to {}"
+    check("kept", text, direct[-1], below=1e-6)
+    return {"root_error": roots[-1], "length_error": lengths[-1], "direct_error": direct[-1]}
 
 
-def show_compression(cfg: Config, photo: np.ndarray, parts: tuple) -> dict[str, float]:
+def show_few(cfg: Config, photo: np.ndarray, parts: tuple) -> dict[str, float]:
     print("\n[4] Keep the k strongest layers: no matrix of rank k is nearer (Eckart and Young)")
-    _, sigma, v = parts
+    _, sigma, _ = parts
     tails = np.sqrt(np.cumsum(sigma[::-1] ** 2)[::-1])  # root of the squares from each σ on
     results = {}
     ours = []
@@ -212,24 +215,34 @@ def show_compression(cfg: Config, photo: np.ndarray, parts: tuple) -> dict[str, 
 
     k = 20
     few, _ = np.linalg.qr(photo @ cfg.rng().normal(size=(photo.shape[1], k)))
-    band = len(photo) // k + 1
-    first_rows = np.arange(len(photo)) // band * band  # bands of equal rows, at most 20
-    layers_2_to_21 = low_rank(parts, k + 1) - low_rank(parts, 1)
-    rivals = [few @ (few.T @ photo), photo[first_rows], layers_2_to_21]
+    rivals = {
+        "20 random mixtures of columns": few @ (few.T @ photo),
+        "layers 2 to 21": low_rank(parts, k + 1) - low_rank(parts, 1),
+    }
     ratios = []
-    for rival in rivals:
-        # A rank of k cannot tell k + 1 directions apart: one combination z is sent to 0.
-        combination = np.linalg.svd(rival @ v[:, : k + 1], full_matrices=False)[2][-1]
-        z = v[:, : k + 1] @ combination
-        ratios.append(np.linalg.norm((photo - rival) @ z) / sigma[k])
-    text = "3 other pictures of rank 20 each lose a direction, and are off there by {} σ₂₁ or more"
+    for name, rival in rivals.items():
+        ratios.append(np.linalg.norm(photo - rival, 2) / sigma[k])
+        print(f"  {name} leave a stretch of {ratios[-1]:.2f} σ₂₁")
+    text = "two other pictures of rank 20 leave a stretch of {} σ₂₁ or more, A₂₀ leaves σ₂₁"
     check("best", text, min(ratios), at_least=1)
 
     needed = int(np.argmax(tails <= 0.05 * tails[0]))
     results["share_for_5"] = share_of_numbers(parts, needed)
     text = f"but an error of 5 % takes rank {needed}, a share of {{}} of the numbers"
     check("few", text, results["share_for_5"], above=0.5, below=0.8)
+
+    results["top_photo"] = against_average(photo)[0]
+    results["top_noise"] = against_average(cfg.rng().normal(size=photo.shape))[0]
+    first = results["top_photo"]
+    text = f"the first layer is {first:.1f} times the average one in the photograph, {{}} in noise"
+    check("noise", text, results["top_noise"], below=2)
     return results
+
+
+def against_average(a: np.ndarray) -> np.ndarray:
+    """Singular values of a, less its mean, divided by their root mean square. (m, n) -> (p,)"""
+    _, sigma, _ = svd_by_gram(a - a.mean())
+    return sigma / np.sqrt((sigma**2).mean())
 
 
 def pca(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,77 +259,69 @@ def pca(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # end practice
 
 
-def show_pca(cfg: Config, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    print("\n[5] PCA is the SVD of centred data: what do 8x8 pieces of the photograph share?")
-    grey = photo.reshape(len(photo), -1, 3).mean(axis=2)  # (H, W)
-    corners = cfg.rng().integers(0, np.array(grey.shape) - 7, size=(cfg.patches, 2))
-    x = np.array([grey[i : i + 8, j : j + 8].ravel() for i, j in corners])  # (patches, 64)
+def show_pca(cfg: Config) -> None:
+    print("\n[5] PCA is the SVD of centred data")
+    # 300 points, spread most along (-1, 2), far from the origin
+    x = cfg.rng().normal(size=(300, 2)) @ [[-1, 2], [0.4, 0.2]] + [6, 3]
     variances, directions = pca(x)
 
-    mean = x.mean(axis=0)
-    _, sigma, vt = np.linalg.svd(x - mean, full_matrices=False)
+    _, sigma, vt = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     directions = same_sign(directions, vt.T)
-    check_close(
-        "pca",
-        "variances are σ² / (samples - 1), directions the right singular vectors (first 10)",
-        np.vstack([variances, directions])[:, :10],
-        np.vstack([sigma**2 / (len(x) - 1), vt.T])[:, :10],
-        atol=1e-6,
-    )
+    ours = np.vstack([variances, directions])
+    text = "variances are σ² / (points - 1), directions the right singular vectors"
+    check_close("pca", text, ours, np.vstack([sigma**2 / (len(x) - 1), vt.T]))
+
     uncentred = np.linalg.svd(x, full_matrices=False)[2][0]
-    text = "without centring the first direction is that of the mean: the cosine is {}"
-    check("centre", text, abs(uncentred @ mean) / np.linalg.norm(mean), above=0.99)
-    return variances / variances.sum(), directions
+    text = "without centring the first direction points to the mean: its cosine with PCA's is {}"
+    check("centre", text, abs(uncentred @ directions[:, 0]), below=0.2)
 
 
-# Pictures: skip on a first reading
+# Pictures and helpers: skip on a first reading
 
 
-def draw_lost(cfg: Config, errors: dict[str, np.ndarray]) -> None:
-    figure, axis = new_figure(size=(7.6, 4.8))
-    true = errors["true"]
-    axis.loglog(true, np.maximum(errors["gram"], 1e-16), "o-", color=RED, label="through AᵀA")
-    axis.loglog(true, errors["direct"], "o-", color=BLUE, label="directly")
-    axis.loglog(true, 1e-16 / true**2, "--", color=GREY, label="1e-16 / σ²")
-    axis.legend()
-    axis.set(xlabel="true singular value", ylabel="relative error")
-    axis.set_title("Squaring costs half of the digits")
-    save_figure(figure, cfg.out / "lost")
+def draw_ellipse(cfg: Config) -> None:
+    """The matrix of the worked example on a circle, with singular and with eigenvectors."""
+    a = np.array([[3.0, 0.0], [4.0, 5.0]])
+    angles = np.linspace(0, 2 * np.pi, 200)
+    circle = np.array([np.cos(angles), np.sin(angles)])
+    u, sigma, v = svd_by_gram(a)
+    _, kept = np.linalg.eig(a)
+
+    figure, (left, right) = new_figure(1, 2, size=(11.0, 5.6))
+    plot_directions(left, circle, kept, v, ("v₁", "v₂"))
+    plot_directions(right, a @ circle, a @ kept, u * sigma, ("σ₁u₁", "σ₂u₂"))
+    left.set_title("Dashed: eigenvectors")
+    right.set_title("A takes v to σu; the dashed keep their lines")
+    save_figure(figure, cfg.out / "ellipse")
+
+
+def plot_directions(axis, curve, dashed, arrows, names) -> None:
+    limit = 1.3 * np.abs(curve).max()
+    axis.plot(*curve, color=GREY)
+    axis.plot(*np.array([dashed[:, 0], [0, 0], dashed[:, 1]]).T, "--", color="black")
+    for arrow, name, colour in zip(arrows.T, names, (RED, BLUE)):
+        axis.quiver(0, 0, *arrow, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012)
+        place = arrow * (1 + 0.15 * limit / np.linalg.norm(arrow))
+        axis.text(*place, name, color=colour, fontsize=15, ha="center", va="center")
+    axis.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
 
 
 def draw_photograph(cfg: Config, photo: np.ndarray, parts: tuple) -> None:
     """The photograph from few layers, and why: its singular values fall, those of noise do not."""
     figure, axes = new_figure(2, 2, size=(11.2, 8.0))
     *places, axis = axes.ravel()
-    pictures = []
-    titles = []
-    for k in RANKS:
-        pictures.append(low_rank(parts, k).clip(0, 1).reshape(len(photo), -1, 3))
-        titles.append(f"rank {k}: {share_of_numbers(parts, k):.0%} of the numbers")
+    pictures = [low_rank(parts, k).clip(0, 1).reshape(len(photo), -1, 3) for k in RANKS]
+    titles = [f"rank {k}: {share_of_numbers(parts, k):.0%} of the numbers" for k in RANKS]
     plot_images(places, pictures, titles)
 
-    _, noise, _ = svd_by_gram(cfg.rng().normal(size=photo.shape))
-    for sigma, colour, name in ((parts[1], BLUE, "photograph"), (noise, ORANGE, "noise")):
-        left_out = 1 - np.cumsum(sigma**2)[:-1] / (sigma**2).sum()
-        axis.semilogy(np.arange(1, len(sigma)), left_out, color=colour, label=name)
-    axis.legend(loc="lower left")
-    axis.set(ylim=(1e-5, 1.5), xlabel="layers kept", ylabel="share of the squares left out")
-    axis.set_title("A photograph has few strong layers")
+    noise = cfg.rng().normal(size=photo.shape)
+    for a, colour, name in ((photo, BLUE, "photograph"), (noise, ORANGE, "noise")):
+        axis.semilogy(against_average(a), color=colour, label=name)
+    axis.axhline(1, color=GREY, linestyle="--")
+    axis.legend()
+    axis.set(ylim=(1e-2, 20), xlabel="number of the layer", ylabel="σ / average")
+    axis.set_title("A photograph's first layers stand out")
     save_figure(figure, cfg.out / "photograph")
-
-
-def draw_patches(cfg: Config, share: np.ndarray, directions: np.ndarray) -> None:
-    figure, axis = new_figure(size=(10.4, 5.0))
-    wall = np.full((3, 11, 8, 9), np.nan)  # 3 rows of 8 tiles, with a gap above and beside each
-    for n, direction in enumerate(directions.T[:24]):
-        row, column = divmod(n, 8)
-        wall[row, 3:, column, :8] = direction.reshape(8, 8) / np.abs(direction).max()
-        place = (9 * column + 3.5, 11 * row + 1.3)
-        axis.text(*place, f"{share[n]:.1%}", ha="center", va="center")
-    axis.imshow(wall.reshape(33, 72), cmap="RdBu_r", vmin=-1, vmax=1)
-    axis.set_title("Principal directions of 8x8 pieces, and their share of the variance")
-    axis.axis("off")
-    save_figure(figure, cfg.out / "patches")
 
 
 def load_photo(cfg: Config) -> np.ndarray:
@@ -334,15 +339,11 @@ def run(cfg: Config) -> dict[str, float]:
     show_all(cfg, photo)
     parts = show_svd(cfg, photo)
     errors = show_lost(cfg)
-    results = show_compression(cfg, photo, parts)
-    share, directions = show_pca(cfg, photo)
-    draw_lost(cfg, errors)
+    results = show_few(cfg, photo, parts)
+    show_pca(cfg)
+    draw_ellipse(cfg)
     draw_photograph(cfg, photo, parts)
-    draw_patches(cfg, share, directions)
-    results["gram_error"] = errors["gram"][-1]
-    results["direct_error"] = errors["direct"][-1]
-    results["eight_directions"] = share[:8].sum()
-    return results
+    return {**results, **errors}
 
 
 if __name__ == "__main__":

@@ -1,341 +1,349 @@
-"""3.4 nn.Module: how a model finds its own parameters
-nn.Module：模型如何找到自己的参数
+"""3.5 Loss functions: what exactly is being minimised
+损失函数：到底在最小化什么
 
 You will be able to answer
-    1. How does self.x = … make x known?      show_registry  names, lost, replaced
-    2. What does a linear layer start with?   show_layers    count, same-step
-    3. What is in a state_dict, and why?      show_state     state-names, exchange, held, refused
-    4. How do you look into a running model?  show_hooks     hook, faded, kept
-Predict   faded: how many times smaller do nine new layers make the differences between inputs?
-Run       python phase03_pytorch/04-nn-module.py                       about 5 s
-Needs     -
-Reference nn.Module, nn.Parameter, nn.Linear, nn.ReLU, nn.Sequential
-Learns    no model is trained here, but for one step
-Notation  B batch  I inputs  O outputs  H width of the hidden layers
+    1. What may an error cost, and who decides?   show_regression  regression, cheapest, dragged
+    2. What does a yes-or-no answer cost?         show_binary      binary, focal, heard
+    3. How are classes, weights, gaps counted?    show_classes     by-hand, classes, soft, residual
+    4. Why do losses take logits?                 show_stable      overflow, finite, clamped
+    5. How does a loss stop at “good enough”?     show_margins     margins, satisfied
+Predict   mean_answer: 19 requests take 60 ms, one hangs for 1000 ms: which answer suits MSE best?
+Run       python phase03_pytorch/05-loss-functions.py                  about 5 s
+Needs     phase03_pytorch/03-tensor-autograd
+Reference F, sigmoid_focal_loss, logsumexp, log_softmax
+Notation  B batch  C classes  D features  z logits  p probabilities  y labels  q soft labels
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from common.checks import check, check_close
 from common.config import LessonConfig, main, param
-from common.figures import new_figure, plot_curves, save_figure
+from common.figures import BLUE, GREEN, ORANGE, new_figure, save_figure
+from common.lessons import load_lesson
+
+# log(1 + e^x), for which no e^x becomes infinite.
+softplus = load_lesson("phase03_pytorch/03-tensor-autograd").Softplus.apply
 
 
 @dataclass
 class Config(LessonConfig):
-    hidden: int = param(128, "width of the hidden layers", tiny=32)
+    requests: int = param(401, "response times that one answer stands for", tiny=101, low=21)
     threads: ClassVar[int] = 1
 
 
-class Parameter(Tensor):
-    """A tensor that says of itself: train me."""
-
-    # What is computed from a parameter is an ordinary tensor, and no parameter.
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    def __new__(cls, values: Tensor) -> "Parameter":
-        return values.detach().as_subclass(cls).requires_grad_()
+def mse(guess: Tensor, y: Tensor) -> Tensor:
+    """The square of each error. Any shape; the mean is the loss of a batch."""
+    return (guess - y) ** 2
 
 
-class Module:
-    """A node of a tree. It holds parameters, buffers and other modules, each under a name."""
-
-    def __init__(self) -> None:
-        # Past our own __setattr__, which needs these to be there.
-        for name in ["own_parameters", "own_buffers", "own_modules"]:
-            object.__setattr__(self, name, {})
-        object.__setattr__(self, "hooks", [])
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Python calls this for every self.name = value. The name's old entry is forgotten."""
-        # practice: Notice what is assigned
-        was_buffer = name in self.own_buffers
-        for registry in [self.own_parameters, self.own_buffers, self.own_modules]:
-            registry.pop(name, None)
-
-        if isinstance(value, Parameter):
-            self.own_parameters[name] = value
-        elif isinstance(value, Module):
-            self.own_modules[name] = value
-        elif was_buffer and isinstance(value, Tensor):
-            self.own_buffers[name] = value
-        object.__setattr__(self, name, value)
-        # end practice
-
-    def register_buffer(self, name: str, values: Tensor) -> None:
-        """A tensor that is saved and moved with the model, but not trained."""
-        self.own_buffers[name] = values
-        object.__setattr__(self, name, values)
-
-    def modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This module and all below it, each with what its names begin with: "" or "body.0."."""
-        # practice: Walk the tree
-        yield prefix, self
-        for name, child in self.own_modules.items():
-            yield from child.modules(prefix + name + ".")
-        # end practice
-
-    def named_parameters(self) -> list[tuple[str, Parameter]]:
-        found = []
-        for prefix, module in self.modules():
-            for name, parameter in module.own_parameters.items():
-                found.append((prefix + name, parameter))
-        return found
-
-    def parameters(self) -> list[Parameter]:
-        return [parameter for _, parameter in self.named_parameters()]
-
-    def register_forward_hook(self, hook: Callable) -> Callable[[], None]:
-        """hook(module, inputs, output) runs after each forward. Returns what takes it off again."""
-        self.hooks.append(hook)
-        return partial(self.hooks.remove, hook)
-
-    def __call__(self, *inputs: Any) -> Any:
-        output = self.forward(*inputs)
-
-        # Over a copy, because a hook may take itself off.
-        for hook in list(self.hooks):
-            hook(self, inputs, output)
-        return output
+def l1(guess: Tensor, y: Tensor) -> Tensor:
+    """The size of each error. Any shape."""
+    return (guess - y).abs()
 
 
-def show_registry(cfg: Config) -> None:
-    print("\n[1] To assign is to register: the module sees every self.x = …")
-    model = Module()
-    model.body = Module()
-    model.body.first = Module()
-    model.body.first.weight = Parameter(torch.zeros(4, 2))
-    model.body.shift = Parameter(torch.zeros(4))
-    model.scale = Parameter(torch.zeros(1))
-    model.head = Module()
-    model.head.weight = Parameter(torch.zeros(3, 4))
-    names = [name for name, _ in model.named_parameters()]
-    wanted = ["scale", "body.shift", "body.first.weight", "head.weight"]
-    text = f"a name is the path to it; first what a module holds itself: {', '.join(names)}"
-    check("names", text, names == wanted)
-
-    theirs = nn.Module()
-    theirs.layers = [nn.Linear(2, 2)]
-    model.layers = [Linear(2, 2)]
-    found = len(list(theirs.parameters())) + len(model.parameters()) - len(wanted)
-    check("lost", "in a plain list of layers torch and we find {} parameters", found, below=1)
-
-    # torch refuses to put anything but a parameter in a parameter's place; we forget the old one.
-    model.head = Parameter(torch.zeros(5))
-    model.scale = Module()
-    model.scale.weight = Parameter(torch.zeros(8))
-    model.body.shift = torch.zeros(6)
-    model.body.first.weight = Parameter(torch.zeros(7, 2))
-    shapes = {name: list(values.shape) for name, values in model.named_parameters()}
-    wanted = {"scale.weight": [8], "body.first.weight": [7, 2], "head": [5]}
-    check("replaced", f"a new value makes the old one forgotten: {shapes}", shapes == wanted)
+def huber(guess: Tensor, y: Tensor, delta: float = 1.0) -> Tensor:
+    """A parabola up to an error of delta, from there on its tangent. Any shape."""
+    error = l1(guess, y)
+    near = error**2 / 2
+    far = delta * (error - delta / 2)
+    return torch.where(error <= delta, near, far)
 
 
-class Linear(Module):
-    """y = x Wᵀ + b. (B, I) -> (B, O)"""
+def show_regression(cfg: Config) -> dict[str, list[float]]:
+    print("\n[1] One answer for many response times: it depends on what an error costs")
+    guess, y = torch.randn(2, 20, 3, dtype=torch.float64)
+    pairs = [
+        (mse, F.mse_loss),
+        (l1, F.l1_loss),
+        (huber, F.huber_loss),
+        (partial(huber, delta=0.4), partial(F.huber_loss, delta=0.4)),
+    ]
+    text = "MSE, L1 and Huber: values and gradients are torch's"
+    check_close("regression", text, *compare(pairs, guess, y))
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.weight = Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
-        self.bias = Parameter(torch.empty(outputs).uniform_(-bound, bound))
+    times = 60 + 15 * torch.randn(cfg.requests, dtype=torch.float64)
+    candidates = torch.linspace(0, 140, 2801, dtype=torch.float64)[:, None]  # (2801, 1)
+    answers = {"MSE": [], "L1": [], "Huber": []}
+    for late in range(200, 1001, 100):
+        # One request in twenty hangs, longer and longer.
+        times[: cfg.requests // 20] = late
+        for name, price in [("MSE", mse), ("L1", l1), ("Huber", partial(huber, delta=100.0))]:
+            losses = price(candidates, times).mean(dim=1)  # (2801, B) -> (2801,)
+            answers[name].append(candidates[losses.argmin()].item())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.T + self.bias
-
-
-class ReLU(Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=0)
-
-
-class Sequential(Module):
-    """One module after the other; their names are "0", "1", …"""
-
-    def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for number, module in enumerate(modules):
-            setattr(self, str(number), module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for module in self.own_modules.values():
-            x = module(x)
-        return x
-
-
-def show_layers(cfg: Config) -> int:
-    print("\n[2] One network from our parts and from torch's: the same seed, the same numbers")
-    ours, theirs = make_model(cfg), make_model(cfg, nn)
-    for name, parameter in ours.named_parameters():
-        print(f"  {name:<14}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
-    count = sum(parameter.numel() for parameter in ours.parameters())
-    wanted = 3 * cfg.hidden + (cfg.hidden + 1) * (cfg.hidden + 3)
-    text = f"3H + (H + 1)(H + 3) parameters for H = {cfg.hidden}; we find {{}}"
-    check("count", text, count, at_least=wanted, at_most=wanted)
-
-    x = torch.randn(20, 2)
-    numbers = []
-    for model in [ours, theirs]:
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        output = model(x)
-        output.square().mean().backward()
-        optimizer.step()
-        gradients = [parameter.grad for parameter in model.parameters()]
-        parts = [output, *gradients, *model.parameters()]
-        numbers.append(torch.cat([part.detach().flatten() for part in parts]))
-    text = "outputs, gradients, and the weights after a step of torch's SGD are those of torch"
-    check_close("same-step", text, *numbers)
-    return count
+    mean, median = answers["MSE"][-1], answers["L1"][-1]
+    text = (
+        f"of 2,801 answers MSE is smallest at the mean, {mean:.1f}, L1 at the median, {median:.1f}"
+    )
+    middle = [times.mean(), times.median()]
+    check_close("cheapest", text, [mean, median], middle, rtol=0, atol=0.05)
+    moves = {name: best[-1] - best[0] for name, best in answers.items()}
+    print("  moved by " + ", ".join(f"{name} {move:.1f} ms" for name, move in moves.items()))
+    text = "when the slowest go from 200 to 1000 ms, MSE's answer moves by {} ms more than L1's"
+    check("dragged", text, moves["MSE"] - moves["L1"], above=37, below=41)
+    return answers
 
 
-def state_dict(model: Module) -> dict[str, Tensor]:
-    """All that has to be saved, by name: parameters and buffers, in the model's own memory."""
-    state = {}
-    for prefix, module in model.modules():
-        for name, values in (module.own_parameters | module.own_buffers).items():
-            state[prefix + name] = values.detach()
-    return state
+def bce_with_logits(z: Tensor, y: Tensor, pos_weight: float = 1.0) -> Tensor:
+    """-y log p - (1 - y) log(1 - p) with p = σ(z), finite for every z. Any shape.
 
-
-def load_state_dict(model: Module, state: dict[str, Tensor]) -> None:
-    """Copy the numbers of `state` into the model: all of them, or none.
-
-    Raises KeyError if the names are not the same, ValueError if a shape is another one.
+    y is a probability, often 0 or 1. The first term counts `pos_weight` times.
     """
-    # practice: All or nothing
+    # practice: Two softplus instead of a sigmoid and its logarithm
+    if_yes = softplus(-z)
+    if_no = softplus(z)
+    return pos_weight * y * if_yes + (1 - y) * if_no
+    # end practice
+
+
+def focal(z: Tensor, y: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, p being the probability given to the truth, y 0 or 1.
+
+    Samples with y = 1 count alpha times, the others 1 - alpha times.
+    """
+    plain = bce_with_logits(z, y)
+    p = torch.exp(-plain)
+    share = alpha * y + (1 - alpha) * (1 - y)
+    return share * (1 - p) ** gamma * plain
+
+
+def show_binary(cfg: Config) -> dict[str, float]:
+    print("\n[2] Yes or no: minus the logarithm of the probability that the truth was given")
+    from torchvision.ops import sigmoid_focal_loss
+
+    z = 3 * torch.randn(60, dtype=torch.float64)
+    y = torch.rand(60, dtype=torch.float64)
+    weight = torch.tensor(3.0)
+    ours = partial(bce_with_logits, y=y, pos_weight=3.0)
+    theirs = partial(F.binary_cross_entropy_with_logits, target=y, pos_weight=weight)
+    text = "BCE with soft labels, yes counting three times: values and gradients are torch's"
+    check_close("binary", text, *compare([(ours, theirs)], z))
+
+    pairs = []
+    for options in [{}, {"alpha": 0.6, "gamma": 1.5}]:
+        ours = partial(focal, y=y.round(), **options)
+        pairs.append((ours, partial(sigmoid_focal_loss, targets=y.round(), **options)))
+    check_close("focal", "focal loss: as torchvision's, with gradients", *compare(pairs, z))
+
+    # 10,000 samples of background, and 20 objects that are to be found in it.
+    background = torch.randn(10_000) / 2 - 4
+    objects = torch.randn(20) - 1
+    shares = []
+    for price in [bce_with_logits, focal]:
+        missed = price(objects, torch.ones(20)).sum()
+        everything = missed + price(background, torch.zeros(10_000)).sum()
+        shares.append((missed / everything).item())
+    print(f"  20 hard samples among 10,000 easy ones: {shares[0]:.0%} of the cross-entropy,")
+    text = f"but {shares[1]:.0%} of the focal loss, {{}} times as much"
+    check("heard", text, shares[1] / shares[0], at_least=4)
+    return {"hard_share": shares[0], "hard_share_focal": shares[1]}
+
+
+def log_probabilities(z: Tensor) -> Tensor:
+    """The logarithm of softmax over axis 1. (B, C, …) -> (B, C, …)
+
+    z.log_softmax(dim=1) is this function, and passes every claim; here we see what it does.
+    """
+    # practice: Log-sum-exp without an overflow
+    largest = z.amax(dim=1, keepdim=True)
+    total = (z - largest).exp().sum(dim=1, keepdim=True)
+    return z - (largest + total.log())
+    # end practice
+
+
+def nll(log_p: Tensor, y: Tensor, weight: Tensor, ignore_index: int = -100) -> Tensor:
+    """Minus the log-probability of the true class, as a weighted mean over all labels but gaps.
+
+    log_p (B, C, …), y (B, …), weight of each class (C,) -> a number. y is ignore_index in gaps.
+    """
+    # practice: The true class, weighted, without the gaps
     known = y != ignore_index
     y = y * known
-    counts = weight[y]
-    picked = log_p.gather(1, y.unsqueeze(1)).squeeze(1)
+
+    counts = weight[y] * known
+    picked = log_p.gather(1, y.unsqueeze(1)).squeeze(1)  # (B, C, …) -> (B, …)
     return -(picked * counts).sum() / counts.sum()
     # end practice
 
 
-def show_state(cfg: Config) -> None:
-    print("\n[3] A state_dict is the model without its code: names and numbers")
-    ours, theirs = make_model(cfg), make_model(cfg, nn)
-    ours.loose = torch.zeros(2)
-    ours.centre = torch.zeros(2)
-    names = list(state_dict(ours))
-    text = f"the buffer “centre”, also a new one, and 6 parameters: the {len(names)} names of torch"
-    check("state-names", text, names == list(theirs.state_dict()))
-
-    held = ours.parameters()
-    trained = {name: v + torch.randn_like(v) for name, v in state_dict(ours).items()}
-    load_state_dict(ours, trained)
-    theirs.load_state_dict(trained)
-    for values in trained.values():
-        values += 1
-    x = torch.randn(20, 2)
-    text = "one state, loaded into both and then changed: both models have the same outputs"
-    check_close("exchange", text, ours(x), theirs(x))
-    same = all(new is old for new, old in zip(ours.parameters(), held))
-    check("held", "an optimizer made before still holds the parameters of the model", same)
-
-    lacking = {name: values for name, values in trained.items() if name != "head.bias"}
-    misfits = {
-        "one name too many": trained | {"extra": x},
-        "one name too few": lacking,
-        "a transposed weight": trained | {"head.weight": trained["head.weight"].T},
-        "a bias of length 1": trained | {"head.bias": torch.zeros(1)},
-    }
-    refused = 0
-    for what, state in misfits.items():
-        before = ours(x)
-        try:
-            load_state_dict(ours, state)
-        except (KeyError, ValueError, RuntimeError) as error:
-            print(f"  {what:<20}{type(error).__name__}: {error.args[0]}")
-            refused += torch.equal(ours(x), before)
-    check("refused", "{} misfits are refused before a number is copied", refused, at_least=4)
+def smooth(y: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Labels of which the share `smoothing` is spread evenly over all classes. (B,) -> (B, C)"""
+    one_hot = torch.eye(classes, dtype=torch.float64)[y]
+    return (1 - smoothing) * one_hot + smoothing / classes
 
 
-def spread_by_layer(model: Module, x: Tensor) -> list[float]:
-    """How much samples differ behind each ReLU: the mean standard deviation, seen by hooks."""
-    spreads = []
-
-    def note(module: Module, inputs: tuple, output: Tensor) -> None:
-        spreads.append(output.std(dim=0).mean().item())  # (B, H) -> (H,) -> a number
-
-    relus = [module for _, module in model.modules() if isinstance(module, ReLU)]
-    removers = [relu.register_forward_hook(note) for relu in relus]
-    model(x)
-    for remove in removers:
-        remove()
-    return spreads
+def cross_entropy(z: Tensor, q: Tensor) -> Tensor:
+    """-Σ q log p, for soft labels. Two (B, C) -> (B,)"""
+    return -(q * log_probabilities(z)).sum(dim=1)
 
 
-def show_hooks(cfg: Config) -> dict[str, list[float]]:
-    print("\n[4] A hook sees what leaves a layer, and the model is not changed for it")
-    x = torch.randn(256, cfg.hidden)
-    curves = {}
-    for name, factor in [("as Linear starts", 1.0), ("times √6", math.sqrt(6)), ("times 4", 4.0)]:
-        layers = []
-        for _ in range(10):
-            layers += [Linear(cfg.hidden, cfg.hidden), ReLU()]
-        model = Sequential(*layers)
-        for parameter in model.parameters():
-            parameter.data *= factor
-        spreads = spread_by_layer(model, x)
-        curves[name] = spreads
-        print(f"  weights {name:<17}layer 1: {spreads[0]:<8.3g}layer 10: {spreads[-1]:.3g}")
-    output = model(x)
-    right = len(spreads) == 10 and spreads[-1] == output.std(dim=0).mean().item()
-    check("hook", "ten layers, ten values, the last is the output's; then the hooks are off", right)
+def kl(z: Tensor, q: Tensor) -> Tensor:
+    """KL(q ‖ p) = Σ q (log q - log p), where 0 log 0 is 0. Two (B, C) -> (B,)"""
+    return (torch.xlogy(q, q) - q * log_probabilities(z)).sum(dim=1)
 
-    faded, kept = curves["as Linear starts"], curves["times √6"]
-    text = "as Linear starts, differences between samples become {} times smaller in nine layers"
-    check("faded", text, faded[0] / faded[-1], at_least=6**4.5 / 2)
-    check("kept", "and with weights √6 times as large {} times", kept[0] / kept[-1], below=6)
-    return curves
+
+def show_classes(cfg: Config) -> None:
+    print("\n[3] Many classes: the same logarithm, from a softmax")
+    z = torch.tensor([[2.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    loss = nll(log_probabilities(z), torch.tensor([1]), torch.ones(2))
+    (gradient,) = torch.autograd.grad(loss, z)
+    text = (
+        f"logits (2, 0), the second class is true: loss {loss:.3f}, gradient ±{gradient[0, 0]:.3f}"
+    )
+    wanted = [2.126928, 0.880797, -0.880797]
+    check_close("by-hand", text, torch.cat([loss[None], gradient[0]]), wanted, atol=1e-6)
+
+    z = torch.randn(6, 5, 4, dtype=torch.float64)
+    weight = torch.rand(5, dtype=torch.float64) + 0.5
+    pairs = []
+    for options in [{}, {"ignore_index": 255}]:
+        y = torch.randint(5, (6, 4))
+        y[::2, ::2] = options.get("ignore_index", -100)
+        ours = partial(weighted_loss, y=y, weight=weight, **options)
+        pairs.append((ours, partial(F.cross_entropy, target=y, weight=weight, **options)))
+    text = "cross-entropy with weights, and gaps of -100 or 255: values and gradients are torch's"
+    check_close("classes", text, *compare(pairs, z))
+
+    z = torch.randn(6, 5, dtype=torch.float64)
+    y = torch.randint(5, (6,))
+    soft = smooth(y, 5, 0.1)
+    q = torch.randn(6, 5, dtype=torch.float64).softmax(dim=1)
+    q[0] = torch.eye(5)[0]  # a hard label: four probabilities of 0
+
+    def torch_kl(z: Tensor) -> Tensor:
+        return F.kl_div(z.log_softmax(dim=1), q, reduction="batchmean")
+
+    pairs = [
+        (partial(cross_entropy, q=soft), partial(F.cross_entropy, target=y, label_smoothing=0.1)),
+        (partial(kl, q=q), torch_kl),
+    ]
+    text = "label smoothing and KL: values and gradients are torch's"
+    check_close("soft", text, *compare(pairs, z))
+
+    z.requires_grad_()
+    gradients = [torch.autograd.grad(price(z, q).sum(), z)[0] for price in [cross_entropy, kl]]
+    text = "cross-entropy and KL have one gradient, p - q: the prediction less the label"
+    wanted = z.softmax(dim=1) - q
+    check_close("residual", text, torch.stack(gradients), torch.stack([wanted, wanted]))
+
+
+def show_stable(cfg: Config) -> None:
+    print("\n[4] In float32 a probability is 0 or 1 long before its logit is out of range")
+    z = torch.tensor([-200.0, -1e4], requires_grad=True)  # sure of no, and the truth is yes
+    yes = torch.ones(2)
+    two = torch.stack([z, -z], dim=1)  # (2,) -> (2, 2): the same as two classes, the first true
+    powers = two.exp()
+    chances = powers / powers.sum(dim=1, keepdim=True)
+    naive = torch.cat([-z.sigmoid().log(), -chances[:, 0].log()])
+    check("overflow", f"written out, the losses are {naive.tolist()}", not naive.isfinite().any())
+
+    binary = bce_with_logits(z, yes)
+    classes = -log_probabilities(two)[:, 0]
+    (slope,) = torch.autograd.grad(binary.sum(), z)
+    text = f"from logits they are {[*binary.tolist(), *classes.tolist()]}, and the gradient is -1"
+    wanted = torch.tensor([200.0, 1e4, 400.0, 2e4, -1.0, -1.0])
+    check_close("finite", text, torch.cat([binary, classes, slope]), wanted)
+
+    clamped = F.binary_cross_entropy(z.sigmoid(), yes, reduction="none")
+    (slope,) = torch.autograd.grad(clamped.sum(), z)
+    text = f"torch's BCE of probabilities stops at {clamped[0]:g}; the logit's gradient is {{}}"
+    check("clamped", text, slope.abs().max(), at_least=0, at_most=0)
+
+
+def hinge(z: Tensor, y: Tensor, margin: float = 1.0) -> Tensor:
+    """By how much other classes come nearer than `margin` to the true one. (B, C), (B,) -> (B,)"""
+    true = z.gather(1, y[:, None])  # (B, C) -> (B, 1)
+    too_near = (margin - true + z).clamp(min=0)
+
+    # The true class is no rival of itself.
+    return too_near.scatter(1, y[:, None], 0.0).mean(dim=1)
+
+
+def triplet(anchor: Tensor, like: Tensor, other: Tensor, margin: float = 1.0) -> Tensor:
+    """The anchor must lie `margin` nearer to its like than to the other. Three (B, D) -> (B,)"""
+    # 1e-6 as in torch: at a distance of 0 the root would have no slope.
+    near = (anchor - like + 1e-6).norm(dim=1)
+    far = (anchor - other + 1e-6).norm(dim=1)
+    return (margin + near - far).clamp(min=0)
+
+
+def show_margins(cfg: Config) -> None:
+    print("\n[5] A margin: beyond it nothing costs, and nothing is changed")
+    z = torch.randn(9, 5, dtype=torch.float64)
+    y = torch.randint(5, (9,))
+    pairs = []
+    for options in [{}, {"margin": 0.7}]:
+        ours = partial(hinge, y=y, **options)
+        pairs.append((ours, partial(F.multi_margin_loss, target=y, **options)))
+    hinges = compare(pairs, z)
+    triplets = compare([(triplet, F.triplet_margin_loss)], *torch.randn(3, 9, 4).double())
+    text = "hinge and triplet: values and gradients are torch's"
+    check_close("margins", text, *[torch.cat(pair) for pair in zip(hinges, triplets)])
+
+    # Five samples, each sure of its class and right.
+    z = (10 * torch.eye(5)).requires_grad_()
+    y = torch.arange(5)
+    (pull,) = torch.autograd.grad(hinge(z, y).sum(), z)
+    (rest,) = torch.autograd.grad(cross_entropy(z, smooth(y, 5, 0.0)).sum(), z)
+    pull, rest = pull.abs().max().item(), rest.abs().max().item()
+    text = f"10 above all others: hinge has the gradient {pull:g}, cross-entropy still {rest:.0e}"
+    check("satisfied", text, pull == 0 < rest)
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def draw_hooks(cfg: Config, curves: dict[str, list[float]]) -> None:
-    figure, axis = new_figure(size=(9, 4.8))
-    plot_curves(axis, curves, xlabel="layer", ylabel="difference (log scale)", log=True)
-    axis.set_title("What the hooks saw: how far apart samples are behind each layer")
-    save_figure(figure, cfg.out / "hooks")
+def draw_regression(cfg: Config, answers: dict[str, list[float]]) -> None:
+    figure, axes = new_figure(1, 3, size=(16, 4.6))
+    errors = torch.linspace(-4, 4, 161, requires_grad=True)
+    colours = [BLUE, ORANGE, GREEN]
+    for (name, best), price, colour in zip(answers.items(), [mse, l1, huber], colours):
+        prices = price(errors, torch.zeros(161))
+        (slopes,) = torch.autograd.grad(prices.sum(), errors)
+        axes[0].plot(errors.detach(), prices.detach(), color=colour, label=name)
+        axes[1].plot(errors.detach(), slopes, color=colour, label=name)
+        axes[2].plot(range(200, 1001, 100), best, "o-", color=colour, label=name)
+    axes[0].set(ylim=(-0.1, 4), title="What an error costs", xlabel="error", ylabel="loss")
+    axes[1].set(ylim=(-3, 3), title="The gradient of that loss", xlabel="error", ylabel="gradient")
+    axes[2].set(title="One answer for all requests", ylabel="answer with the smallest loss, ms")
+    axes[2].set(xlabel="the slowest 5 %, ms (Huber: δ = 100 ms)")
+    for axis in axes:
+        axis.legend(loc="upper left" if axis is axes[2] else "best")
+    save_figure(figure, cfg.out / "regression")
 
 
-def make_model(cfg: Config, kit: Any = None) -> Any:
-    """(B, 2) -> (B, 3), from the parts of `kit` or from ours. The same seed, the same weights."""
-    kit = kit or SimpleNamespace(Module=Module, Linear=Linear, ReLU=ReLU, Sequential=Sequential)
-    width = cfg.hidden
+def weighted_loss(z: Tensor, y: Tensor, weight: Tensor, **options: int) -> Tensor:
+    return nll(log_probabilities(z), y, weight, **options)
 
-    class Model(kit.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layers = [kit.Linear(2, width), kit.ReLU(), kit.Linear(width, width), kit.ReLU()]
-            self.body = kit.Sequential(*layers)
-            self.head = kit.Linear(width, 3)
-            self.register_buffer("centre", torch.tensor([0.5, -0.5]))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.body(x - self.centre))
-
-    torch.manual_seed(cfg.seed)
-    return Model()
+def compare(pairs: list[tuple[Callable, Callable]], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean losses of ours and of theirs, with their gradients for every input, in two vectors."""
+    ours = []
+    theirs = []
+    for pair in pairs:
+        for loss, results in zip(pair, [ours, theirs]):
+            leaves = [x.detach().requires_grad_() for x in inputs]
+            mean = loss(*leaves).mean()
+            gradients = torch.autograd.grad(mean, leaves)
+            results += [mean.detach()[None], *[gradient.flatten() for gradient in gradients]]
+    return torch.cat(ours), torch.cat(theirs)
 
 
 def run(cfg: Config) -> dict[str, float]:
-    show_registry(cfg)
-    count = show_layers(cfg)
-    show_state(cfg)
-    curves = show_hooks(cfg)
-    draw_hooks(cfg, curves)
-    faded = curves["as Linear starts"]
-    return {"parameters": count, "faded": faded[0] / faded[-1]}
+    answers = show_regression(cfg)
+    shares = show_binary(cfg)
+    show_classes(cfg)
+    show_stable(cfg)
+    show_margins(cfg)
+    draw_regression(cfg, answers)
+    return {"mean_answer": answers["MSE"][-1], "median_answer": answers["L1"][-1], **shares}
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def sample(pictures: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def rotate(pictures: Tensor, degrees: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """(B, C, H, W), each turned counter-clockwise by its degrees (B,), then moved by pixels (B,)."""
+    """(B, C, H, W), each turned counter-clockwise by degrees (B,), then moved by pixels (B,)."""
     # practice: Ask every new pixel where it came from
     height, width = pictures.shape[-2:]
     turn = torch.deg2rad(degrees)[:, None, None]  # (B, 1, 1)
@@ -105,7 +105,7 @@ def flip_boxes(boxes: Tensor, width: int) -> Tensor:
 
 
 def crop_boxes(boxes: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    """(N, 4) after a crop: seen from its upper left corner, and cut off at its edges."""
+    """(N, 4) after a crop, cut off at its edges: a box that lay outside keeps no area."""
     moved = boxes - torch.tensor([left, top, left, top])
     return moved.clamp(torch.zeros(4), torch.tensor([width, height, width, height]))
 
@@ -244,21 +244,6 @@ def turn_and_shift(pictures: Tensor) -> Tensor:
     return rotate(pictures, 15 * degrees, 0.7 * right, 0.7 * down)
 
 
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    x, y = batch
-    return F.cross_entropy(model(x), y)
-
-
-def train(cfg: Config, few: Batch, transform: Callable | None, seed: int) -> nn.Module:
-    """A small network that learns a few digits by the shared `fit`, which lesson 3.9 derives."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    batches = Batches(*few, batch_size=50, shuffle=True, seed=seed, transform=transform)
-    fit(model, batches, optimizer, cross_entropy, epochs=cfg.epochs, quiet=True)
-    return model
-
-
 @torch.no_grad()
 def gap(model: nn.Module, few: Batch, unseen: Batch) -> float:
     """How much higher the loss is on unseen digits than on those learned from, all unchanged."""
@@ -328,6 +313,21 @@ def draw_augmented(cfg: Config, photo: Tensor, other: Tensor) -> None:
         for x0, y0, x1, y1 in (edges - 0.5).tolist():
             axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=ORANGE)
     save_figure(figure, cfg.out / "augmented")
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    x, y = batch
+    return F.cross_entropy(model(x), y)
+
+
+def train(cfg: Config, few: Batch, transform: Callable | None, seed: int) -> nn.Module:
+    """A small network that learns a few digits by the shared `fit`, which lesson 3.9 derives."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    batches = Batches(*few, batch_size=50, shuffle=True, seed=seed, transform=transform)
+    fit(model, batches, optimizer, cross_entropy, epochs=cfg.epochs, quiet=True)
+    return model
 
 
 def to_tensors(x, y) -> Batch:

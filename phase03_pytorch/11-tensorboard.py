@@ -3,7 +3,7 @@ TensorBoard：训练写下了什么，逐字节看清楚
 
 You will be able to answer
     1. How does a training write its curves?       show_training  values, same, overfits, depends
-    2. What is a record, what survives a kill?     show_records   known, records, by-hand, cut
+    2. What is a record, what survives a kill?     show_records   known, records, by-hand, damage
     3. What does a histogram keep of its numbers?  show_buckets   buckets, edges
     4. How are pictures, graph and settings kept?  show_others    pixels, graph, settings
     5. Why does a run need a folder of its own?    show_folders   zigzag
@@ -58,7 +58,7 @@ def train_and_log(cfg: Config, rate: float, folder: Path, batches: list[Batch]) 
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
 
     # Between us and the file stand a queue and a thread; leaving the block empties the queue.
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(folder) as writer:
         for epoch in range(cfg.epochs):
             for batch in batches:
                 loss = cross_entropy(model, batch)
@@ -168,25 +168,26 @@ def show_records(run: LoggedRun) -> dict[str, int]:
 
     loss = payloads[2]  # behind the version of the format and the loss of step 0
     print(f"  {loss.hex(' ')}")
-    parts = (loss[10], loss[17:27], loss[28:])
     wanted = (1, b"loss/train", np.float32(run.losses[1]).tobytes())
     text = f"byte 10 is the step, from 17 stands the name, from 28 the loss {run.losses[1]:.6f}"
-    check("by-hand", text, parts == wanted)
+    check("by-hand", text, (loss[10], loss[17:27], loss[28:]) == wanted)
 
-    ends = [0]
-    for payload in payloads[:4]:
-        ends.append(ends[-1] + len(payload) + 16)
+    sizes = [len(payload) + 16 for payload in payloads[:4]]
+    ends = [0, *np.cumsum(sizes).tolist()]
     different = 0
-    for cut in range(ends[-1] + 1):
-        whole = max(number for number, end in enumerate(ends) if end <= cut)
-        different += read_records(content[:cut]) != (payloads[:whole], ends[whole])
-    text = f"cut after 0 to {ends[-1]} bytes, the whole records are found; exceptions: {{}}"
-    check("cut", text, different, at_most=0)
+    for byte in range(ends[-1]):
+        whole = max(number for number, end in enumerate(ends) if end <= byte)
+        altered = bytearray(content[: ends[-1]])
+        altered[byte] ^= 1
+        for damaged in (content[:byte], bytes(altered)):
+            different += read_records(damaged) != (payloads[:whole], ends[whole])
+    text = f"cut or altered at any of {ends[-1]} bytes, whole records are found; exceptions: {{}}"
+    check("damage", text, different, at_most=0)
     return {"bytes_loss": len(loss) + 16, "bytes_histogram": max(map(len, payloads)) + 16}
 
 
 def bucket_counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right limit and count of each bucket, as in the file. values: (n,), within ±1e20
+    """Right limit and count of each bucket, as in the file. values: (n,), within ±9e19
 
     The edges of all histograms are 0 and ±1e-12 · 1.1^k, k = 0 … 773; a bucket holds its left edge.
     Listed are an empty bucket, then those from the first to the last that holds a value.
@@ -232,7 +233,7 @@ def show_others(logs: Path, x: Tensor, model: nn.Module) -> None:
 
     # Below 0 and above 1, as pixels are after standardising.
     sheet = x[:8].flatten(0, 1).cpu().numpy() * 1.5 - 0.25  # (64, 8)
-    with SummaryWriter(str(logs)) as writer:
+    with SummaryWriter(logs) as writer:
         writer.add_image("sheet", sheet, dataformats="HW")
         with warnings.catch_warnings():
             # It is made by torch.jit.trace, which torch is about to drop.
@@ -262,7 +263,7 @@ def show_folders(cfg: Config, runs: dict[str, LoggedRun], logs: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     for run in runs.values():
-        with SummaryWriter(str(logs / "one-folder")) as writer:
+        with SummaryWriter(logs / "one-folder") as writer:
             for step, loss in enumerate(run.losses):
                 writer.add_scalar("loss/train", loss, step)
 
@@ -272,7 +273,6 @@ def show_folders(cfg: Config, runs: dict[str, LoggedRun], logs: Path) -> None:
         events = reader(logs / name).Scalars("loss/train")
         curves[name] = np.array([(event.step, event.value) for event in events])  # (steps, 2)
         back[name] = int((np.diff(curves[name][:, 0]) < 0).sum())
-    print(f"  how often the step jumps back: {back}")
     text = "in one folder the runs become one curve, whose step jumps back {} time(s)"
     check("zigzag", text, back["one-folder"] - back["slow"] - back["fast"], at_least=1)
     draw_runs(cfg, curves, reader(logs / "fast").Histograms("weight"))

@@ -7,12 +7,10 @@ You will be able to answer
     3. What do compile() and fit() do?  show_fit       losses, weights
     4. Can torch train a Keras model?   show_training  cnn-fits, cnn-input, lstm-fits, lstm-input
     5. Which differs, library or start?  show_learning  recurrent, bound, scores, unmapped, starts
-Predict   unmapped: a trained CNN is moved to torch, its dense kernel transposed and no more; what
-          share of the test digits does it still read?
+Predict   unmapped: of a trained CNN one kernel is moved wrongly; what share of digits does it read?
 Run       python phase03_pytorch/12-keras-on-torch.py                     about 40 s
 Needs     phase03_pytorch/09-training-loop
 Reference -
-Notation  B batch  T words of a review  H, W height, width  I, O inputs, outputs of a layer
 """
 
 import os
@@ -22,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
@@ -30,13 +27,14 @@ from common.data.batches import Batches
 from common.data.images import load_images
 from common.figures import BLUE, GREEN, ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
+from common.training import to_device
 
 loop = load_lesson("phase03_pytorch/09-training-loop")
 NOUNS = ["food", "service", "room", "view", "music", "staff", "wine", "bread", "soup", "garden"]
 GOOD = ["good", "lovely", "great", "warm", "fresh", "kind", "quick", "fine"]
 BAD = ["bad", "awful", "poor", "cold", "stale", "rude", "slow", "dull"]
 WORDS = ["<pad>", "the", "was", "not", "but", "although", *NOUNS, *GOOD, *BAD]
-LENGTH = 11  # words of the longest review
+LENGTH = 11  # of the longest review
 
 
 @dataclass
@@ -78,15 +76,13 @@ def torch_cnn() -> nn.Sequential:
 
 
 def keras_lstm(keras: Any) -> Any:
-    """Words (B, T) -> bad or good (B, 2)"""
     layers = keras.layers
-    inputs = keras.Input((LENGTH,), dtype="int32")
-    words = layers.Embedding(len(WORDS), 16)
-    return keras.Sequential([inputs, words, layers.LSTM(64), layers.Dense(2)])
+    words = [keras.Input((LENGTH,), dtype="int32"), layers.Embedding(len(WORDS), 16)]
+    return keras.Sequential([*words, layers.LSTM(64), layers.Dense(2)])
 
 
 class TorchLSTM(nn.Module):
-    """The same. An LSTM reads a review word by word; phase 6 says what goes on inside."""
+    """Words (B, T) -> bad or good (B, 2). Phase 6 says what goes on inside of an LSTM."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,12 +92,9 @@ class TorchLSTM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         # practice: What Keras's LSTM layer hands on
-        vectors = self.words(tokens)  # (B, T, 16)
-        outputs, _ = self.lstm(vectors)  # (B, T, 64)
-
+        outputs, _ = self.lstm(self.words(tokens))  # (B, T) -> (B, T, 16) -> (B, T, 64)
         # Keras's layer gives the output after the last word only, torch's after every word.
-        last = outputs[:, -1]  # (B, 64)
-        return self.head(last)
+        return self.head(outputs[:, -1])
         # end practice
 
 
@@ -111,8 +104,7 @@ def cnn_to_torch(weights: list) -> dict[str, Tensor]:
     kernel_1, bias_1, kernel_2, bias_2, dense, bias_3 = [torch.from_numpy(w) for w in weights]
 
     # Before the dense layer Keras flattens H, W, channels; torch flattens channels, H, W.
-    dense = dense.reshape(5, 5, 64, 10)
-    dense = dense.permute(2, 0, 1, 3)  # (64, 5, 5, 10)
+    dense = dense.reshape(5, 5, 64, 10).permute(2, 0, 1, 3)  # (64, 5, 5, 10)
     dense = dense.reshape(1600, 10)
     return {
         "0.weight": kernel_1.permute(3, 2, 0, 1),  # (H, W, I, O) -> (O, I, H, W)
@@ -140,12 +132,12 @@ def show_cnn(cfg: Config, keras: Any) -> None:
     ours.set_weights([rng.normal(0, 0.1, w.shape) for w in ours.get_weights()])
     state = cnn_to_torch(ours.get_weights())
     twin.load_state_dict(state)
-    text = "Keras's numbers in torch: the same outputs"
-    check_close("cnn-outputs", text, twin(channels_first(x)), ours(x))
+    outputs = twin(channels_first(x))
+    check_close("cnn-outputs", "Keras's numbers in torch: the same outputs", outputs, ours(x))
     twin.load_state_dict(state | {"7.weight": torch.from_numpy(ours.get_weights()[4]).T})
-    difference = (twin(channels_first(x)) - ours(x)).abs().max().item()
+    off = (twin(channels_first(x)) - ours(x)).abs().max().item()
     text = "the dense kernel only transposed: no error, and the outputs are off by up to {}"
-    check("unmoved-rows", text, difference, above=0.1)
+    check("unmoved-rows", text, off, above=0.1)
 
 
 def lstm_to_torch(weights: list) -> dict[str, Tensor]:
@@ -170,22 +162,19 @@ def show_lstm(cfg: Config, keras: Any) -> None:
     x, _ = make_reviews(16, 0, NOUNS)
     ours = keras_lstm(keras)
     twin = TorchLSTM()
-    count = ours.count_params()
-    more = sum(p.numel() for p in twin.parameters()) - count
-    text = f"Keras's has {count:,} parameters, torch's {{}} more: 4 gates of width 64"
+    more = sum(p.numel() for p in twin.parameters()) - ours.count_params()
+    text = f"Keras's has {ours.count_params():,} parameters, torch's {{}} more: 4 gates of width 64"
     check("lstm-count", text, more, at_least=4 * 64, at_most=4 * 64)
 
     rng = cfg.rng()
     ours.set_weights([rng.normal(0, 0.3, w.shape) for w in ours.get_weights()])
     twin.load_state_dict(lstm_to_torch(ours.get_weights()))
-    text = "transposed, the second bias zero: the same outputs"
-    check_close("lstm-outputs", text, twin(x), ours(x))
+    check_close("lstm-outputs", "with one bias zero: the same outputs", twin(x), ours(x))
 
     twin(x).square().mean().backward()
-    first = twin.lstm.bias_ih_l0.grad
-    second = twin.lstm.bias_hh_l0.grad
-    text = "both biases get one and the same gradient, which is not 0"
-    check("one-gradient", text, torch.equal(first, second) and bool(first.any()))
+    grad = twin.lstm.bias_ih_l0.grad
+    same = torch.equal(grad, twin.lstm.bias_hh_l0.grad) and bool(grad.any())
+    check("one-gradient", "both biases get one and the same gradient, which is not 0", same)
 
 
 def show_fit(keras: Any) -> None:
@@ -195,44 +184,39 @@ def show_fit(keras: Any) -> None:
     twin.load_state_dict(cnn_to_torch(ours.get_weights()))
     x = torch.rand(24, 28, 28, 1)
     y = torch.randint(10, (24,))
-
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ours.compile(optimizer=keras.optimizers.SGD(0.02, momentum=0.9), loss=cross_entropy)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ours.compile(optimizer=keras.optimizers.SGD(0.02, momentum=0.9), loss=loss_fn)
     history = ours.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history
 
-    loader = DataLoader(TensorDataset(channels_first(x), y), batch_size=16)  # 16 + 8
+    loader = Batches(channels_first(x), y, batch_size=16)  # 16 + 8
     sgd = torch.optim.SGD(twin.parameters(), lr=0.02, momentum=0.9)
     losses = [loop.train_epoch(twin, loader, loop.cross_entropy, sgd) for _ in range(2)]
     text = "the same two losses, so Keras too weights a short batch by its samples"
     check_close("losses", text, history["loss"], losses, atol=1e-5)
-    moved = cnn_to_torch(ours.get_weights())
-    ours = torch.cat([values.flatten() for values in moved.values()])
-    text = "four steps with momentum end at the same weights"
-    check_close("weights", text, ours, loop.flat(twin))
+    ours = torch.cat([w.flatten() for w in cnn_to_torch(ours.get_weights()).values()])
+    check_close("weights", "four steps end at the same weights", ours, loop.flat(twin))
 
 
 def show_training(cfg: Config, keras: Any, digits: list, reviews: list) -> None:
     print("\n[4] On the torch backend a Keras model is an nn.Module, and our loop trains it")
-    settings = {
-        "cnn": (keras_cnn(keras), digits[0], 0.01, 16),
-        "lstm": (keras_lstm(keras), reviews[0], 0.02, 40),
-    }
-    for name, (model, (x, y), lr, steps) in settings.items():
+    few_digits = (keras_cnn(keras), digits[0], 0.01, 16)
+    few_reviews = (keras_lstm(keras), reviews[0], 0.02, 40)
+    for name, (model, (x, y), lr, steps) in {"cnn": few_digits, "lstm": few_reviews}.items():
         few = (x[:16], y[:16])
         adam = torch.optim.Adam(model.parameters(), lr)
         text = f"torch's Adam and Keras's {name}: 16 samples learned by heart, loss {{}}"
         overfits(f"{name}-fits", text, model, few, loop.cross_entropy, adam, steps=steps)
-        text = "its answer depends on which of the 16 it is shown: {} right"
-        depends_on_input(f"{name}-input", text, model(few[0]).argmax(dim=1), few[1])
+        predicted = model(few[0]).argmax(dim=1)
+        depends_on_input(f"{name}-input", "a share of {} of them is right", predicted, few[1])
 
 
 def show_learning(cfg: Config, keras: Any, digits: list, reviews: list) -> dict[str, Any]:
     print("\n[5] The same data, the same optimizer: what still differs is the start")
-    recurrent = torch.from_numpy(keras_lstm(keras).get_weights()[2])  # (64, 256)
+    kernel = torch.from_numpy(keras_lstm(keras).get_weights()[2])  # (64, 256)
     text = "in Keras the rows of a new recurrent kernel are orthogonal, of length 1"
-    check_close("recurrent", text, recurrent @ recurrent.T, torch.eye(64))
+    check_close("recurrent", text, kernel @ kernel.T, torch.eye(64))
     largest = TorchLSTM().lstm.weight_ih_l0.abs().max().item()
-    text = "in torch all of a new LSTM lies within 1/√64 = 0.125, the largest at {}"
+    text = "torch's LSTM starts within 1/√64 = 0.125 of 0, here up to {}"
     check("bound", text, largest, above=0.12, at_most=0.125)
 
     cnn = keras_cnn(keras)
@@ -253,9 +237,9 @@ def show_learning(cfg: Config, keras: Any, digits: list, reviews: list) -> dict[
     # The mistake of step 1, in a model that has learned something.
     x, y = digits[2]
     moved = torch_cnn().to(x.device)
-    wrong = {"7.weight": torch.from_numpy(cnn.get_weights()[4]).T}
-    moved.load_state_dict(cnn_to_torch(cnn.get_weights()) | wrong)
-    found["unmapped"] = share_right(moved(channels_first(x)), y)
+    state = cnn_to_torch(cnn.get_weights())
+    moved.load_state_dict(state | {"7.weight": torch.from_numpy(cnn.get_weights()[4]).T})
+    found["unmapped"] = loop.evaluate_accuracy(moved, [(channels_first(x), y)])
     text = "moved with its dense kernel only transposed, the trained CNN reads a share of {}"
     expect("unmapped", text, found["unmapped"], at_most=0.6)
 
@@ -270,48 +254,41 @@ def show_learning(cfg: Config, keras: Any, digits: list, reviews: list) -> dict[
 
 def draw_twins(cfg: Config, found: dict[str, Any]) -> None:
     figure, axes = new_figure(1, 2, size=(13, 4.8))
-    looks = [("Keras", ORANGE, 8, "-"), ("torch, from Keras's start", BLUE, 2.5, "--")]
-    looks.append(("torch", GREEN, 2.5, "-"))
+    looks = [(ORANGE, 8, "-"), (BLUE, 2.5, "--"), (GREEN, 2.5, "-")]
+    names = ["Keras", "torch, from Keras's start", "torch"]
     for axis, task in zip(axes, ["cnn", "lstm"]):
-        for curve, (name, colour, width, dashes) in zip(found[f"curves_{task}"], looks):
+        for name, curve, (colour, width, dashes) in zip(names, found[f"curves_{task}"], looks):
             epochs = range(1, len(curve) + 1)
             axis.plot(epochs, curve, dashes, color=colour, linewidth=width, label=name)
-        axis.set(title=task.upper(), xlabel="epoch", ylabel="accuracy", ylim=(0.4, 1.03))
-        axis.set_xticks(epochs)
+        axis.set(title=task.upper(), xlabel="epoch", xticks=epochs, ylim=(0.4, 1.03))
+    axes[0].set_ylabel("accuracy")
     axes[0].legend(loc="lower right")
     save_figure(figure, cfg.out / "twins")
 
 
 def race(cfg: Config, keras: Any, ours: Any, twins: list, parts: list, epochs: int, lr: float):
-    """Train a Keras model and two of torch on the same batches.
-
-    Returns for each the accuracy on the test part, and that on the validation part by epoch.
-    """
-    train, val, (x, y) = parts
+    """Train one model of Keras, two of torch. Returns their accuracies: on test data, by epoch."""
+    train, val, test = parts
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     ours.compile(keras.optimizers.Adam(lr), loss=cross_entropy, metrics=["accuracy"])
-    size = cfg.batch_size
-    log = ours.fit(*train, size, epochs, verbose=0, shuffle=False, validation_data=val)
-    scores = [share_right(ours(x), y)]
+    batch = {"batch_size": cfg.batch_size}
+    log = ours.fit(*train, **batch, epochs=epochs, verbose=0, shuffle=False, validation_data=val)
+    scores = [loop.evaluate_accuracy(ours, [test])]
     curves = [log.history["val_accuracy"]]
 
-    batches = Batches(channels_first(train[0]), train[1], batch_size=size)
-    val = [(channels_first(val[0]), val[1])]
+    train, val, test = [(channels_first(x), y) for x, y in parts]
+    batches = Batches(*train, **batch)
     for twin in twins:
-        twin.to(x.device)
+        twin.to(test[0].device)
         # 1e-7 is Keras's eps; torch's is 1e-8.
         adam = torch.optim.Adam(twin.parameters(), lr, eps=1e-7)
         curve = []
         for _ in range(epochs):
             loop.train_epoch(twin, batches, loop.cross_entropy, adam)
-            curve.append(loop.evaluate_accuracy(twin, val))
+            curve.append(loop.evaluate_accuracy(twin, [val]))
         curves.append(curve)
-        scores.append(share_right(twin(channels_first(x)), y))
+        scores.append(loop.evaluate_accuracy(twin, [test]))
     return scores, curves
-
-
-def share_right(logits: Tensor, y: Tensor) -> float:
-    return (logits.argmax(dim=1) == y).float().mean().item()
 
 
 def channels_first(x: Tensor) -> Tensor:
@@ -320,29 +297,26 @@ def channels_first(x: Tensor) -> Tensor:
 
 
 def make_reviews(count: int, seed: int, nouns: list[str]) -> tuple[Tensor, Tensor]:
-    """Word numbers (count, T) with zeros in front, and 1 where the review is good (count,).
+    """Words (count, T), zeros in front, and 1 where the review is good (count,).
 
-    Each praises one thing and blames another; “but” and “although” say which of them counts. So
-    no list of good words decides: the order does.
+    “But” and “although” say which half counts: no list of good words decides, the order does.
     """
     rng = random.Random(seed)
     tokens = torch.zeros(count, LENGTH, dtype=torch.long)
     labels = torch.zeros(count, dtype=torch.long)
     for row in range(count):
         good = rng.randrange(2)
-        told = clause(rng, good, nouns)
-        conceded = clause(rng, 1 - good, nouns)
-        words = rng.choice([[*conceded, "but", *told], [*told, "although", *conceded]])
+        halves = []
+        for is_good in (good, 1 - good):
+            negated = rng.randrange(2)
+            word = rng.choice([BAD, GOOD][is_good ^ negated])
+            halves.append(["the", rng.choice(nouns), "was", *["not"] * negated, word])
+        told, conceded = halves
+        orders = [[*conceded, "but", *told], [*told, "although", *conceded]]
+        words = rng.choice([*orders, ["although", *conceded, *told]])
         tokens[row, -len(words) :] = torch.tensor([WORDS.index(word) for word in words])
         labels[row] = good
     return tokens, labels
-
-
-def clause(rng: random.Random, good: int, nouns: list[str]) -> list[str]:
-    """Such as “the soup was not cold”, which is good."""
-    negated = rng.randrange(2)
-    word = rng.choice([BAD, GOOD][good ^ negated])
-    return ["the", rng.choice(nouns), "was", *["not"] * negated, word]
 
 
 def make_data(cfg: Config) -> tuple[list, list]:
@@ -351,16 +325,11 @@ def make_data(cfg: Config) -> tuple[list, list]:
     pictures = [(data.x_train[: cfg.digits], data.y_train[: cfg.digits])]
     pictures += [(data.x_val, data.y_val), data.test()]
     digits = [(torch.from_numpy(x)[..., None] / 255, torch.from_numpy(y)) for x, y in pictures]
-
-    # The test has nouns of its own.
-    size = cfg.reviews
-    reviews = [
-        make_reviews(size, 10 * cfg.seed + 1, NOUNS[:7]),
-        make_reviews(size // 6, 10 * cfg.seed + 2, NOUNS[:7]),
-        make_reviews(size // 3, 10 * cfg.seed + 3, NOUNS[7:]),
-    ]
-    device = cfg.torch_device()
-    return [[(x.to(device), y.to(device)) for x, y in part] for part in (digits, reviews)]
+    # The last part, the test, has nouns of its own.
+    reviews = []
+    for count, nouns in [(cfg.reviews, NOUNS[:7]), (500, NOUNS[:7]), (1000, NOUNS[7:])]:
+        reviews.append(make_reviews(count, 10 * cfg.seed + len(reviews), nouns))
+    return to_device((digits, reviews), cfg.torch_device())
 
 
 def run(cfg: Config) -> dict[str, Any]:

@@ -32,3 +32,18 @@ def test_weeks_come_in_order_also_when_the_days_do_not() -> None:
     sums = basics.week_sums(days, [2.0, 1.0])
     sundays = [date(2024, 3, 3), date(2024, 3, 10), date(2024, 3, 17), date(2024, 3, 24)]
     assert list(sums.items()) == list(zip(sundays, [1, 0, 0, 2]))
+
+
+def test_a_group_without_a_known_value() -> None:
+    """What the function makes of an empty list is the result."""
+    frame = pd.DataFrame({"key": ["a", "b"], "value": [np.nan, 2.0]})
+    ours, pandas_ = basics.both_groupbys(frame, "key", ["value"])
+    assert np.allclose(ours, pandas_, equal_nan=True)
+    assert np.isnan(basics.mean([])) and np.isnan(basics.largest([]))
+
+
+def test_equal_indexes_do_not_multiply_different_ones_do() -> None:
+    """As the note says of labels that stand twice."""
+    twice = pd.Series([1, 2], index=["bo", "bo"])
+    assert len(twice + twice) == 2
+    assert len(twice + pd.Series([1, 2, 3], index=["bo", "bo", "dee"])) == 5

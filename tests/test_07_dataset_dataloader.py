@@ -35,6 +35,11 @@ def test_padding_keeps_the_classes_in_their_order() -> None:
     assert padded.shape == (3, 3, 3) and not padded[~real].any()
 
 
+def test_one_item_is_a_batch_too() -> None:
+    padded, real, classes = lesson.pad([digits()[2]])
+    assert torch.equal(padded[0], digits()[2][0]) and real.all() and classes.tolist() == [9]
+
+
 def test_lines_are_shared_out_by_real_workers(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     np.savetxt(path, np.arange(33).reshape(11, 3), "%d", delimiter=",")
@@ -64,6 +69,7 @@ def test_a_step_depends_on_seed_epoch_and_item_only() -> None:
     moved = lesson.Moved(digits(), seed=3)
     first = [moved[i][0] for i in range(3)]
     assert torch.equal(moved[1][0], first[1]), "asked for again, it is the same"
+    assert first[1].dtype == torch.float32
     assert len(moved) == 3
 
     moved.epoch = 1

@@ -69,3 +69,17 @@ def test_turn_and_shift_stays_within_its_limits(monkeypatch: pytest.MonkeyPatch)
         assert values.abs().max() <= limit
         assert values.min() < -0.98 * limit and values.max() > 0.98 * limit
         assert abs(values.mean()) < 0.1 * limit
+
+
+def test_cutmix_of_one_picture_is_that_picture() -> None:
+    picture = torch.rand(1, 1, 10, 20)
+    mixed, targets = lesson.cutmix(picture, torch.ones(1, 1), 0.5, x=9, y=3)
+    assert torch.equal(mixed, picture) and targets.item() == 1
+
+
+def test_the_gap_is_what_the_loss_on_unseen_pictures_has_more() -> None:
+    model = torch.nn.Flatten()  # two pixels are the two logits
+    right = (torch.tensor([[[[5.0, 0.0]]]]), torch.tensor([0]))
+    wrong = (torch.tensor([[[[0.0, 5.0]]]]), torch.tensor([0]))
+    gap = lesson.gap(model, right, wrong)
+    assert isinstance(gap, float) and gap == pytest.approx(5)

@@ -110,7 +110,7 @@ REFUSED = {
     "4,096 by 4,096 pixels": (lambda: grey(255, 4096, 4096), "too large"),
     "an empty page": (lambda: grey(255, 300, 300), "nothing drawn"),
     "one pixel": (lambda: grey(0, 1, 1), "nothing drawn"),
-    "a photograph": (flower, "does not look like the mnist-5k pictures"),
+    "a photograph": (flower, "looks unlike all that this model learned"),
     "no file": (None, "is not there. Give the path of a PNG"),
 }
 

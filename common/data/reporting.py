@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.data.cells import MOSTLY, are_days, to_dates, to_numbers
 from common.errors import LessonError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 USED = ("number", "date", "category")  # the kinds that can be drawn and compared
 LEVELS = 8  # of a category in a chart
 CLASSES = 5  # of a target, each with its colour
+UNITS = {"Age": "years", "Fare": "pounds"} | dict.fromkeys(
+    ("sepal_length", "sepal_width", "petal_length", "petal_width"), "cm"
+)
 
 
 @dataclass
@@ -33,6 +37,36 @@ class Column:
     values: "Series"
     odd: list[str] = field(default_factory=list)
     remark: str = ""
+
+
+def read_column(name: str, raw: "Series", kind_of: Callable[..., str]) -> Column:
+    """Read the cells of a column as what they are, and keep those that do not fit.
+
+    kind_of(name, known, numbers, days): its kind, from the known cells as strings, numbers, days.
+    """
+    import pandas as pd
+
+    known = raw.dropna().astype(str)
+    numbers, remark = to_numbers(known)
+    days = pd.Series(np.nan, known.index)
+    on_days = ""
+    if numbers.notna().mean() < MOSTLY or are_days(numbers):
+        days, on_days = to_dates(known)
+
+    kind = kind_of(name, known, numbers, days)
+    values = known
+    if kind == "number":
+        values = numbers
+    elif kind == "date":
+        values, remark = days, on_days
+    elif numbers.notna().all() and kind == "category":
+        # 1 and 1.0 are one class
+        values = numbers.map("{:.0f}".format)
+    elif numbers.notna().any() and kind in ("category", "text"):
+        remark = f"{numbers.notna().mean():.0%} of the cells are numbers, the others words"
+
+    odd = known[values.isna()].tolist()
+    return Column(name, kind, values.reindex(raw.index), odd, remark)
 
 
 class Table:
@@ -94,6 +128,39 @@ def _check_target(table: Table) -> None:
         raise LessonError(f"the target {target!r} {why}. Choose another --target, or leave it out.")
 
 
+def with_luck(frame: "DataFrame") -> "DataFrame":
+    """The table, and beside it a column of noise with gaps and a coin that was tossed."""
+    rng = np.random.default_rng(0)
+    gap = rng.random(len(frame)) < 0.2
+    noise = np.where(gap, np.nan, rng.normal(size=len(frame)).round(2))
+    return frame.assign(noise=noise, coin=rng.choice(["heads", "tails"], len(frame)))
+
+
+def model_rows(table: Table, most: int, seed: int) -> "tuple[DataFrame, np.ndarray]":
+    """The inputs (n, k) and the target (n,) of a baseline; what is left out becomes a finding.
+
+    At most `most` rows, drawn at random. Of a target with classes, those of five rows or more.
+    """
+    target = table.target
+    known = table.values.dropna(subset=target)
+    known = known.sample(min(len(known), most), random_state=seed)
+    if not table.is_regression:
+        # one row of each class for every fold
+        often = known.groupby(target)[target].transform("size") >= 5
+        rare = len(known) - often.sum()
+        if rare:
+            table.findings.append(
+                f"Baseline: {rare} rows of classes with fewer than five left out."
+            )
+        known = known[often]
+    others = [name for name in table.of(*USED) if name != target]
+    names = [name for name in others if known[name].count() > len(known) / 5]
+    unused = [name for name in others if name not in names]
+    if unused:
+        table.findings.append(f"Baseline: mostly missing, so not used: {', '.join(unused)[:100]}.")
+    return known[names], known[target].to_numpy()
+
+
 class Stopwatch:
     """CPU-seconds that each part of a run took: `with watch.time("reading"): …`, print(watch)."""
 
@@ -137,6 +204,19 @@ def plain_limit(x: np.ndarray, limit: float, kind: str) -> str:
     return np.format_float_positional(rounded, trim="-")
 
 
+def make_preparation(inputs: "DataFrame") -> Any:
+    """Gaps filled by the median, beside a column that says where they were; levels one-hot."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = [name for name in inputs if inputs[name].dtype.kind == "f"]
+    levels = [name for name in inputs if name not in numbers]
+    fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    encode = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return ColumnTransformer([("numbers", fill, numbers), ("levels", encode, levels)])
+
+
 def rule_in_words(prepare: Any, stump: Any, inputs: "DataFrame", table: Table) -> str:
     """The question that a fitted tree of depth one asks of the inputs (n, k).
 
@@ -168,6 +248,18 @@ def rule_in_words(prepare: Any, stump: Any, inputs: "DataFrame", table: Table) -
         return f"if {question}, say {plain(yes[0])}, else {plain(no[0])}"
     classes = stump.classes_
     return f"if {question}, say {classes[yes.argmax()]}, else {classes[no.argmax()]}"
+
+
+def commonest_mistake(y: "np.ndarray", predicted: "np.ndarray") -> str:
+    """Which class of the labels y (n,) is most often taken for which other, and how often."""
+    import pandas as pd
+
+    both = pd.DataFrame({"is": y, "said": predicted})
+    wrong = both[both["is"] != both["said"]].value_counts()
+    if wrong.empty:
+        return "none"
+    label, said = wrong.index[0]
+    return f"{label} is taken for {said}, {wrong.iloc[0]} of {(y == label).sum()} times"
 
 
 def describe(table: Table, name: str) -> dict[str, Any]:
@@ -267,28 +359,38 @@ def count_formulas(table: Table) -> int:
 
 def draw_charts(charts: list[dict], title: str, path: Path) -> Path:
     """The charts as one PNG. Text from the data is text: a $ in it begins no formula."""
+    from matplotlib.ticker import MaxNLocator
+
     from common.figures import COLOURS, new_figure, save_figure
 
     rows = -(-len(charts) // 4)
     columns = -(-len(charts) // rows)
-    figure, axes = new_figure(rows, columns, size=(13, 3.2 * rows + 0.5), squeeze=False)
+    figure, axes = new_figure(rows, columns, size=(13, 3.6 * rows + 0.5), squeeze=False)
     for axis in axes.flat[len(charts) :]:
         axis.axis("off")
     for axis, one in zip(axes.flat, charts):
         counts = np.array(one["counts"])  # (bars, groups)
+        groups = len(one["levels"])
+        for place, (level, colour, heights) in enumerate(zip(one["levels"], COLOURS, counts.T)):
+            if one["kind"] == "category":
+                # the groups side by side
+                left = np.arange(len(counts)) - 0.4 + 0.8 * place / groups
+                axis.bar(left, heights, 0.8 / groups, align="edge", color=colour, label=level)
+            else:
+                # each from the ground up, so that one shows through another where they overlap
+                face = (colour, 0.35)
+                axis.stairs(heights, one["edges"], fill=True, fc=face, ec=colour, label=level)
+                axis.stairs(heights, one["edges"], color=colour, linewidth=1.5)
         if one["kind"] == "category":
-            places = np.arange(len(counts))
-            width = 0.7
-            axis.set_xticks(places, [label[:9] for label in one["labels"]], parse_math=False)
-        else:
-            places = one["edges"][:-1]
-            width = np.diff(one["edges"])
-        floor = np.zeros(len(counts))
-        align = "center" if one["kind"] == "category" else "edge"
-        for level, colour, heights in zip(one["levels"], COLOURS, counts.T):
-            axis.bar(places, heights, width, floor, align=align, color=colour, label=level)
-            floor += heights
-        axis.set_title(one["name"][:24], parse_math=False)
+            labels = [label[:9] for label in one["labels"]]
+            axis.set_xticks(np.arange(len(counts)), labels, parse_math=False)
+        unit = UNITS.get(one["name"])
+        axis.set_xlabel(
+            f"{one['name'][:24]} ({unit})" if unit else one["name"][:24], parse_math=False
+        )
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("rows")
     # so that the legend stands beside the title and above the charts
     figure.suptitle(f"Colours: {title}\n", x=0.01, ha="left", parse_math=False)
     bars, names = axes[0, 0].get_legend_handles_labels()
