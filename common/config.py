@@ -73,9 +73,8 @@ class LessonConfig:
     device: str = param("auto", "auto, cpu, cuda, cuda:1, mps")
     seed: int = param(0, "seed of every random number", low=0)
     data: str = param("generated", "data set", choices=("generated",))
-    # the rule takes what `param` returns for a value that all objects share; it is a field
-    data_dir: Path | None = param(None, "where the data is, before COURSE_DATA")  # noqa: RUF009
-    out: Path | None = param(None, "for results, by default outputs/<phase>/<lesson>")  # noqa: RUF009
+    data_dir: Path | None = param(None, "where the data is, before COURSE_DATA")
+    out: Path | None = param(None, "for results, by default outputs/<phase>/<lesson>")
     resume: bool = param(False, "go on from the last checkpoint in --out")
     debug: bool = param(False, "show the whole trace of an error")
     # no flag: a lesson on small arrays says `threads = 1`, None leaves it to the libraries

@@ -39,8 +39,7 @@ def pick(name: str = "auto") -> torch.device:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy's global generator and torch on every device."""
     random.seed(seed)
-    # libraries still draw from NumPy's global generator
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries still draw from it)
     torch.manual_seed(seed)
 
 

@@ -1,4 +1,4 @@
-"""The errors a learner may cause or meet: one sentence that says what happened, and what to do next."""
+"""The errors a learner may cause or meet: one sentence on what happened and what to do next."""
 
 
 class LessonError(Exception):

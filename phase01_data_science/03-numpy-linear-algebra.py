@@ -188,7 +188,7 @@ def show_hilbert(cfg: Config) -> dict[str, float]:
 def defect(factor: Callable, a: np.ndarray) -> float:
     """‖QᵀQ - I‖, the root of the sum of squares: 0 where all columns stand at right angles."""
     q, _ = factor(a)
-    return float(np.linalg.norm(q.T @ q - np.eye(a.shape[1])))
+    return np.linalg.norm(q.T @ q - np.eye(a.shape[1]))
 
 
 def trimmed_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -132,7 +132,7 @@ def load(cfg: Config) -> Table:
     notes = []
     if name == "iris":
         frame = reporting.with_luck(frame)
-        notes.append("The columns noise and coin are made up: so looks what means nothing.")
+        notes.append("The columns noise and coin are made up: they show chance.")
     return Table(name, frame, cfg.target or TARGETS[name], notes, read_column)
 
 

@@ -130,7 +130,7 @@ def svd_by_gram(a: np.ndarray, tol: float = 1e-6) -> tuple[np.ndarray, np.ndarra
 
 
 def low_rank(parts: tuple, k: int) -> np.ndarray:
-    """The sum of the k strongest layers σ u vᵀ. parts: u (m, p), σ (p,), v (n, p) -> (m, n)"""
+    """The sum of the k strongest layers σ u vᵀ. parts: u (m, r), σ (r,), v (n, r) -> (m, n)"""
     u, sigma, v = parts
     return u[:, :k] * sigma[:k] @ v[:, :k].T
 
@@ -148,7 +148,8 @@ def show_svd(cfg: Config, photo: np.ndarray) -> tuple:
     check_close("by-hand", text, sigma, np.sqrt([45, 5]))
 
     rng = cfg.rng()
-    rank_2 = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30))
+    # a thousand times, because "nothing" is relative to the largest value
+    rank_2 = 1000 * rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30))
     parts = svd_by_gram(rank_2)
     text = "a 40x30 matrix of rank 2 is the sum of its layers"
     check_close("rebuilt", text, low_rank(parts, 30), rank_2)
@@ -160,9 +161,7 @@ def show_svd(cfg: Config, photo: np.ndarray) -> tuple:
     u_ref, sigma_ref, vt_ref = np.linalg.svd(photo, full_matrices=False)
     both_ref = np.vstack([u_ref, vt_ref.T])
     both = same_sign(np.vstack([u, v]), both_ref)
-    text = (
-        f"{len(sigma)} singular values and vectors of a photograph are np.linalg.svd's, up to {{}}"
-    )
+    text = f"the photograph's {len(sigma)} values σ, with u and v, are np.linalg.svd's, up to {{}}"
     ours = np.vstack([sigma, both])
     check_close("svd", text, ours, np.vstack([sigma_ref, both_ref]), atol=1e-6)
     return u, sigma, v
@@ -240,7 +239,7 @@ def show_few(cfg: Config, photo: np.ndarray, parts: tuple) -> dict[str, float]:
 
 
 def against_average(a: np.ndarray) -> np.ndarray:
-    """Singular values of a, less its mean, divided by their root mean square. (m, n) -> (p,)"""
+    """Singular values of a, less its mean, divided by their root mean square. (m, n) -> (r,)"""
     _, sigma, _ = svd_by_gram(a - a.mean())
     return sigma / np.sqrt((sigma**2).mean())
 

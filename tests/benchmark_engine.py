@@ -1,9 +1,10 @@
-"""How much the engine saves: copies of the lessons through it, and one interpreter for each, in one run.
+"""How much the engine saves: copies of the lessons through it, and one interpreter for each.
 
     python tests/benchmark_engine.py [--copies 40]
 
-CPU seconds are those of all processes: the scripts, the server with its imports, and this one. `pytest` renders no
-figures and `pytest --all` does (see engine.Engine), so both are measured; the fresh interpreters always render them.
+CPU seconds are those of all processes: the scripts, the server with its imports, and this one.
+`pytest` renders no figures and `pytest --all` does (see engine.Engine), so both are measured; the
+fresh interpreters always render them.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def main() -> int:
         for lesson in [lessons[number % len(lessons)]]
     ]
     print(
-        f"{len(jobs)} copies of {', '.join(lesson.number for lesson in lessons)}; {os.cpu_count()} cores, "
+        f"{len(jobs)} copies of {', '.join(lesson.number for lesson in lessons)}; "
+        f"{os.cpu_count()} cores, "
         f"load before {os.getloadavg()[0]:.1f}"
     )
     rows = {}
@@ -77,7 +79,8 @@ def main() -> int:
     slow = rows.pop("one interpreter each")
     for name, row in rows.items():
         print(
-            f"{name}: {slow[1] / row[1]:.1f} times less CPU, {slow[0] / row[0]:.1f} times less wall time"
+            f"{name}: {slow[1] / row[1]:.1f} times less CPU, "
+            f"{slow[0] / row[0]:.1f} times less wall time"
         )
     return 0
 

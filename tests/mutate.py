@@ -34,9 +34,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from engine import Engine, Job, Outcome  # noqa: E402  (the line above finds it)
-from test_lessons_run import faults  # noqa: E402
+from test_lessons_run import faults  # noqa: E402  (the line above finds it)
 
-from common.lessons import ROOT, Lesson, all_lessons, find_lesson  # noqa: E402
+from common.lessons import ROOT, Lesson, all_lessons, find_lesson  # noqa: E402  (as above)
 
 EQUAL = HERE / "equal_mutants.txt"
 CLAIMS = {"check", "check_close", "expect", "timed", "overfits", "depends_on_input", "no_leak"}

@@ -1,4 +1,7 @@
-"""Tests that try one of many take another one every day; COURSE_TEST_DAY repeats a day that failed."""
+"""Tests that try one of many take another one every day.
+
+COURSE_TEST_DAY repeats a day that failed.
+"""
 
 import datetime
 import os

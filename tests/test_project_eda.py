@@ -1,5 +1,6 @@
 """The report as its user meets it: tables of every shape, hostile cells, bad files, no leak."""
 
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from scipy import stats
 from common import record
 from common.config import execute
 from common.data import reporting
+from common.data.tables import load_frame
+from common.errors import ClaimFailed
 from common.lessons import load_lesson
 
 project = load_lesson("phase01_data_science/project-eda")
@@ -258,7 +261,7 @@ def test_noise_cannot_be_predicted() -> None:
     inputs["c"] = rng.choice([*"abcdefghijklmnopqrst"], 400)
     y = rng.choice(["n", "y"], 400)
     folds = list(StratifiedKFold(5).split(inputs, y))
-    prepare = project.make_preparation(inputs)
+    prepare = reporting.make_preparation(inputs)
     scores, _ = project.cross_validate(prepare, project.make_models(False, 0), inputs, y, folds)
     assert all(0.4 < np.mean(values) < 0.6 for values in scores.values())
 
@@ -267,7 +270,7 @@ def rule(inputs: pd.DataFrame, y: np.ndarray) -> str:
     table = make_table(inputs.assign(target=y), "target")
     values = table.values[list(inputs)]
     target = table.values["target"].to_numpy()
-    prepare = project.make_preparation(values)
+    prepare = reporting.make_preparation(values)
     stump = project.make_models(table.is_regression, 0)["one_rule_baseline"]
     stump.fit(prepare.fit_transform(values), target)
     return reporting.rule_in_words(prepare, stump, values, table)
@@ -785,6 +788,109 @@ def test_a_wrong_solution_is_noticed(
     monkeypatch.setattr(project, name, wrong)
     assert run(tmp_path) == 1
     assert f"the claim “{claim}” does not hold" in capsys.readouterr().err
+
+
+def mutant(name: str, old: str, new: str):
+    """A function of the project with a slip in its source."""
+    source = inspect.getsource(right[name])
+    assert source.count(old) == 1
+    space = dict(vars(project))
+    exec(source.replace(old, new), space)
+    return space[name]
+
+
+SLIPS = [
+    ("kind_of", "numbers.notna().mean() >= MOSTLY", "numbers.notna().all()", "kinds"),
+    ("kind_of", "numbers.notna().mean() >= MOSTLY", "numbers.notna().any()", "kinds"),
+    ("kind_of", "days.notna().mean() >= MOSTLY", "days.notna().all()", "kinds"),
+    ("kind_of", "min(CODES, n / 4)", "CODES", "kinds"),
+    ("kind_of", "min(CODES, n / 4)", "n / 4", "kinds"),
+    ("kind_of", "min(LEVELS, n / 2)", "n / 2", "kinds"),
+    ("kind_of", "min(LEVELS, n / 2)", "LEVELS", "kinds"),
+    ("kind_of", " and numbers.nunique() > 1", "", "kinds"),
+    ("kind_of", " and n >= 10", "", "kinds"),
+    ("kind_of", " and np.ptp(numbers) == n - 1", "", "kinds"),
+    ("cross_validate", "clone(model)", "model", "folds"),
+    ("cross_validate", "clone(prepare)", "prepare", "copies"),
+    ("cross_validate", "return scores, predicted", "return scores, y", "unseen"),
+    ("cross_validate", "predicted[test] = fitted", "predicted[test] = ready and fitted", None),
+    ("adjust", "np.minimum.accumulate(scaled[::-1])[::-1]", "scaled", "step"),
+    ("adjust", "np.minimum.accumulate(scaled[::-1])[::-1]", "np.minimum(scaled, 1)", "step"),
+]
+
+
+@pytest.mark.parametrize("name, old, new, claim", SLIPS)
+def test_a_slip_is_noticed(monkeypatch, name: str, old: str, new: str, claim: str | None) -> None:
+    monkeypatch.setattr(project, name, mutant(name, old, new))
+    shows = {"kind_of": "show_columns", "cross_validate": "show_folds", "adjust": "show_luck"}
+    arguments = [project.Config()]
+    if name == "kind_of":
+        arguments.append(make_table(pd.DataFrame(GOOD)))
+    show = getattr(project, shows[name])
+    if claim is None:
+        # the same in effect, so that this test cannot pass for any change
+        show(*arguments)
+        return
+    with pytest.raises(ClaimFailed, match=f"“{claim}”"):
+        show(*arguments)
+
+
+def test_one_scale_for_numbers_and_labels() -> None:
+    """V² of two groups and two labels is the η² of the labels as 0 and 1."""
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 2, 90)
+    labels = np.where(rng.random(90) < 0.3, groups, rng.integers(0, 2, 90))
+    share = project.cramers_v(groups, labels) ** 2
+    assert share == pytest.approx(project.eta_squared(groups, labels * 1.0))
+
+
+def test_what_shuffled_groups_give_on_average() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(60) % 12
+    x = rng.normal(size=60)
+    labels = np.arange(60) // 20
+    shuffled = [rng.permutation(groups) for _ in range(1500)]
+    assert np.mean([project.eta_squared(g, x) for g in shuffled]) == pytest.approx(
+        11 / 59, abs=0.01
+    )
+    v = np.array([project.cramers_v(g, labels) for g in shuffled])
+    assert np.mean(v**2) == pytest.approx(11 / 59, abs=0.01)
+
+
+def test_many_levels_of_noise_do_not_lead_the_list() -> None:
+    rng = np.random.default_rng(0)
+    x = pd.Series(rng.normal(size=80), name="x")
+    many = pd.Series((np.arange(80) % 20).astype(str), name="many")
+    two = pd.Series(np.where(x + rng.normal(size=80) * 2 > 0, "a", "b"), name="two")
+    found = project.compare(project.Config(shuffles=99), [(many, x), (two, x)])
+    assert [row["groups"] for row in found] == ["two", "many"]
+    assert found[1]["by_luck"] == pytest.approx(19 / 79)
+
+
+def test_the_irises_with_two_columns_of_chance() -> None:
+    """What the note says of them: chance stands last, with p above 0.5."""
+    frame = reporting.with_luck(load_frame("iris", project.Config()))
+    table = make_table(frame, "species")
+    pairs = [(table.values["species"], table.values[name]) for name in frame if name != "species"]
+    found = project.compare(project.Config(), pairs)
+    assert [row["x"] for row in found[:2]] == ["petal_length", "petal_width"]
+    assert {row["x"] for row in found[-2:]} == {"noise", "coin"}
+    assert all(row["p"] > 0.5 for row in found[-2:])
+    assert all(row["q"] < 0.01 for row in found[:4])
+
+
+def test_the_commonest_mistake_in_words() -> None:
+    y = np.array(["a", "a", "b", "b", "c"], object)
+    said = np.array(["b", "b", "b", "a", "c"], object)
+    assert reporting.commonest_mistake(y, said) == "a is taken for b, 2 of 2 times"
+    assert reporting.commonest_mistake(y, y) == "none"
+
+
+def test_every_cell_is_read_missing_or_odd() -> None:
+    table = make_table(pd.DataFrame(shape()))
+    read = table.values.notna().sum().sum()
+    odd = sum(len(column.odd) for column in table.columns.values())
+    assert read + odd + table.frame.isna().sum().sum() == table.frame.size
 
 
 # Public tables: every figure computed apart

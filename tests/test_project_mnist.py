@@ -246,6 +246,66 @@ def test_jitter_turns_slants_and_scales(jittered: np.ndarray) -> None:
     )
 
 
+@pytest.fixture
+def judge(tmp_path: Path):
+    """A function that says whether section 2 of the lesson finds a fault."""
+
+    def show(cfg: project.Config) -> None:
+        project.show_batches(cfg, load_images(cfg, "mnist-5k"))
+
+    return lambda: execute(
+        show, project.Config, project.__doc__, ["--tiny", "--out", str(tmp_path)]
+    )
+
+
+@pytest.mark.parametrize("part", ["turn", "scale", "slant", "right", "down", "all alike", None])
+def test_section_2_finds_what_jitter_leaves_out(monkeypatch, judge, part: str | None) -> None:
+    names = ["turn", "scale", "slant", "right", "down"]
+    random = torch.rand
+
+    def rand(*shape: int, **rest) -> torch.Tensor:
+        draw = random(*shape, **rest)
+        if part in names:
+            draw[names.index(part)] = 0.5
+        return draw[:, :1].expand(shape) if part == "all alike" else draw
+
+    monkeypatch.setattr(torch, "rand", rand)
+    assert judge() == (part is not None)
+
+
+FAULTS = {
+    "the other way round": (lambda cfg: dataclasses.replace(cfg, augment=not cfg.augment), {}),
+    "in order": (lambda cfg: cfg, {"shuffle": False}),
+    "all of them": (lambda cfg: cfg, {"drop_last": False}),
+}
+
+
+@pytest.mark.parametrize("change, options", FAULTS.values(), ids=FAULTS)
+def test_section_2_finds_wrong_batches(monkeypatch, judge, change, options: dict) -> None:
+    right = project.make_batches
+    batches = project.Batches
+
+    def other(*tensors: torch.Tensor, **given) -> project.Batches:
+        return batches(*tensors, **(given | options if "seed" in given else given))
+
+    monkeypatch.setattr(project, "Batches", other)
+    monkeypatch.setattr(project, "make_batches", lambda cfg, *rest: right(change(cfg), *rest))
+    assert judge() == 1
+
+
+def test_what_is_strange() -> None:
+    pictures = torch.zeros(3, 1, 28, 28)
+    pictures[0, 0, 4:24, 12:16] = 1
+    pictures[1, 0, 4:24, 12:16] = 0.5
+    pictures[2, 0, 4:24, 12:14] = 0.5
+    pictures[2, 0, 4:24, 14:16] = 0.9
+    assert project.greyness(pictures).tolist() == [0, 1, 0.5]
+    known = torch.nn.functional.avg_pool2d(pictures[:2], 2).flatten(1)
+    # 20 squares at half size: half of them differ from the first by a half, half by a tenth
+    wanted = torch.tensor([0, 0, (10 * 0.4**2) ** 0.5])
+    torch.testing.assert_close(project.distance(pictures, known), wanted, atol=1e-3, rtol=0)
+
+
 def test_only_training_batches_are_jittered_shuffled_and_cut() -> None:
     cfg = project.Config(tiny=True, batch_size=32)
     data = load_images(cfg, "mnist-5k")

@@ -26,7 +26,10 @@ def loss_fn(model, batch):
 
 
 def written_out(model, batches, optimizer, epochs, scheduler=None, grad_clip=None):
-    """The loop as a lesson would write it; returns the mean loss of each epoch and the learning rate of every step."""
+    """The loop as a lesson would write it.
+
+    Returns the mean loss of each epoch and the learning rate of every step.
+    """
     losses, rates = [], []
     for _ in range(epochs):
         model.train()

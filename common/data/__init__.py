@@ -1,1 +1,4 @@
-"""Data for the lessons: an offline default for each, real sets by --data. Heavy imports stay inside functions."""
+"""Data for the lessons: an offline default for each, real sets by --data.
+
+Heavy imports stay inside functions.
+"""
