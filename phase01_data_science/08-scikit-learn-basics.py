@@ -8,7 +8,7 @@ You will be able to answer
     4. Which few directions tell the most?            show_axes       components
     5. What are rows without a label worth?           show_spreading  spreading, beats
 Predict   groups: which share of 178 wines of three kinds do three groups sort rightly, unlabelled?
-Run       python phase01_data_science/08-scikit-learn-basics.py            about 10 s
+Run       python phase01_data_science/08-scikit-learn-basics.py            about 5 s
 Needs     phase01_data_science/02-numpy-operations, phase01_data_science/05-pandas-preprocessing
 Reference LogisticRegression, KMeans, PCA, LabelSpreading, cross_val_score
 Notation  n rows  d columns  K classes  k centres or directions

@@ -360,12 +360,12 @@ def show_effects(cfg: Config, table: Table) -> dict[str, list[dict]]:
             gaps.append((missing[name].astype(str), table.values[table.target]))
     by_gaps = compare(cfg, gaps)
     for row in by_gaps[:2]:
-        print("  a gap in {groups} and {x}: V = {effect:.2f}, p = {p:.2g}".format(**row))
+        print("  {x} by a gap in {groups}: {measure} = {effect:.2f}, p = {p:.2g}".format(**row))
     return {"effects": effects, "gaps": by_gaps}
 
 
 def show_parity(cfg: Config) -> None:
-    """The measures of an effect against SciPy, and against each other."""
+    """The two measures of an effect against SciPy."""
     from scipy import stats
 
     rng = cfg.rng()

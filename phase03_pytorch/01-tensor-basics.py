@@ -6,7 +6,7 @@ You will be able to answer
     2. What is contiguous, and what makes it so?      show_contiguous  rule, only-contiguous
     3. Which dtype results when two of them meet?     show_promotion   table, against-numpy, matmul
     4. Why does + 2.5 widen int8, and + 1000 not?     show_priority    priority, wraps
-    5. Where does a tensor live, and what may meet?   show_devices     mixed
+    5. Where does a tensor live, and what may meet?   show_devices     mixed, single
 Predict   wrapped: which number is torch.tensor([100], dtype=torch.int8) + 1000?
 Run       python phase03_pytorch/01-tensor-basics.py                       about 3 s
 Needs     phase01_data_science/01-numpy-basics
@@ -61,7 +61,7 @@ def show_making(cfg: Config) -> None:
     for code, tensor in made.items():
         print(f"  {code:<40}{short(tensor.dtype)}")
     dtypes = [short(tensor.dtype) for tensor in made.values()]
-    text = "fractions become float32; only a NumPy array brings its float64 with it"
+    text = "Python's fractions become float32; a NumPy array keeps its float64"
     check("defaults", text, dtypes == ["int64", "float32", "float64"])
 
     a = np.arange(12.0).reshape(3, 4)
@@ -132,7 +132,7 @@ def show_contiguous(cfg: Config) -> None:
     check("rule", text, not wrong)
 
     contiguous = [code for code, tensor in results.items() if tensor.is_contiguous()]
-    text = "a copy of x.T keeps the order of x.T; .contiguous() alone puts it right"
+    text = "only x and x.T.contiguous() are contiguous here: .clone() and + 0 keep the order of x.T"
     check("only-contiguous", text, contiguous == ["x", "x.T.contiguous()"])
 
 
@@ -208,7 +208,7 @@ def mixed_dtype(a: Operand, b: Operand) -> torch.dtype:
     dtype_a = torch.as_tensor(a).dtype
     dtype_b = torch.as_tensor(b).dtype
 
-    # A single number may turn whole numbers into fractions, but it may not widen them.
+    # A single number may raise the category; within a category it may not widen anything.
     if priority(a) > priority(b) and category(dtype_b) <= category(dtype_a):
         return dtype_a
     return promote(dtype_a, dtype_b)
@@ -238,7 +238,7 @@ def show_priority(cfg: Config) -> int:
 
 
 def show_devices(cfg: Config) -> None:
-    print("\n[5] .to(device) moves a tensor; tensors with axes must meet in one place")
+    print("\n[5] .to(device) moves a tensor; operands with axes must be on one device")
     x = torch.randn(1000)
     there = x.to(cfg.torch_device())
     print(f"  to {there.device} and back, all numbers the same: {torch.equal(there.cpu(), x)}")
@@ -248,8 +248,12 @@ def show_devices(cfg: Config) -> None:
     product = error_of(lambda: x @ elsewhere)
     conversion = error_of(elsewhere.numpy)
     print(f"  {product}\n  {conversion}")
-    text = "a product across devices, an array of a tensor elsewhere: torch refuses both"
+    text = "torch refuses a product across devices, and an array of a tensor elsewhere"
     check("mixed", text, product != "" and conversion != "")
+
+    scaled = elsewhere * torch.tensor(2.0)
+    text = "a number without axes may come from the CPU: the result is where the other was"
+    check("single", text, scaled.device == elsewhere.device)
 
 
 def error_of(function: Callable[[], object]) -> str:

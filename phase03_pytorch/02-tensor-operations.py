@@ -109,7 +109,7 @@ def show_view(cfg: Config) -> float:
     text = "permute renames the axes: each channel of the result is that of the photo"
     check("permute", text, all(right[c].equal(photo[:, :, c]) for c in range(3)))
     share = (wrong_order == right).float().mean().item()
-    text = "reshape to the same shape leaves a share of {} of the numbers where they belong"
+    text = "after reshape to this shape a share of {} of the places hold the right number"
     check("reshape", text, share, below=0.1)
     return share
 
@@ -124,7 +124,7 @@ def torchs_strides(x: Tensor, shape: tuple) -> tuple[int, ...] | None:
 def coordinates(index: Tensor, dim: int) -> tuple[Tensor, ...]:
     """Where gather reads: along `dim` at `index`, along every other axis at one's own position.
 
-    Returns one tensor of positions for each axis; together they broadcast to the shape of `index`.
+    dim ≥ 0. Returns one tensor of positions for each axis; they broadcast to index's shape.
     """
     # practice: Where does gather read?
     places = []
@@ -154,8 +154,7 @@ def scatter(x: Tensor, dim: int, index: Tensor, source: Tensor | float) -> Tenso
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Class numbers (B,) -> (B, C), a single 1 in each row."""
-    zeros = torch.zeros(len(labels), classes)
-    return scatter(zeros, 1, labels[:, None], 1.0)
+    return scatter(torch.zeros(len(labels), classes), 1, labels[:, None], 1.0)
 
 
 def show_gather(cfg: Config) -> None:
@@ -292,11 +291,12 @@ def show_in_place(cfg: Config) -> int:
     text = "+= counts a repeated word once, index_add_ counts every time"
     check_close("lost-counts", text, torch.stack([counts, added]), [[1, 0, 1], [3, 0, 1]])
 
-    shift = error_of(lambda: row[1:].copy_(row[:-1]))
-    expand = error_of(lambda: copy[:1].expand(3).add_(1))
-    print(f"  shifted onto itself: {shift}\n  through expand: {expand}")
-    text = "torch refuses a write where it sees that memory overlaps; repeated words it accepts"
-    check("refused", text, "memory location" in shift and "memory location" in expand)
+    refused = error_of(lambda: row[1:].copy_(row[:-1]))
+    table = torch.arange(6.0).repeat(2, 1)
+    table[:, 1:].copy_(table[:, :-1])  # each row should become 0, 0, 1, 2, 3, 4
+    print(f"  one row shifted onto itself: {refused}\n  two rows: {table.tolist()}")
+    text = "torch refuses to shift one row onto itself; for two it accepts, with a wrong result"
+    check("refused", text, "memory location" in refused and table[0, 2].item() != 1)
     return int(counts[0])
 
 

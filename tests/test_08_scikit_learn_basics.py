@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from common.lessons import load_lesson
 
@@ -71,3 +72,25 @@ def test_label_0_is_a_label_and_minus_1_is_none() -> None:
     assert shares.argmax(axis=1).tolist() == [0, 0, 1, 1]
     facts = lesson.spread_labels(x, np.array([0, 0, 1, 0]))
     assert facts.argmax(axis=1).tolist() == [0, 0, 1, 0]
+
+
+def test_the_default_strength_is_that_of_scikit_learn() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.digitize(x[:, 0] + x[:, 1] ** 2, [0.3, 1.0])
+    ours = lesson.Logistic(tolerance=1e-8).fit(x, y).weights
+    theirs = LogisticRegression(tol=1e-10, solver="newton-cholesky").fit(x, y)
+    assert np.allclose(ours[:-1], theirs.coef_.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("inverse_strength", [0.002, 10_000.0])
+def test_the_step_is_short_enough(inverse_strength: float) -> None:
+    """The columns say almost nothing, so the loss is as curved as it can be."""
+    x = np.tile([[1.0], [-1.0]], (50, 1))
+    y = np.arange(100) // 50
+    y[0] = 1
+    weights = lesson.Logistic(inverse_strength).fit(x, y).weights
+    wanted = (y[:, None] == [0, 1]).astype(float)
+    rows = np.c_[x, np.ones(100)]
+    gradient = lesson.loss_gradient(rows, wanted, weights, inverse_strength)
+    assert abs(gradient).max() < 0.03
+    assert 0 < abs(weights).max() < 0.1

@@ -772,8 +772,8 @@ WRONG = [
     ("cramers_v", v_of_rows, "cramer"),
     ("permutation_p", strict_p, "luck"),
     ("permutation_p", p_without_own, "own"),
-    ("adjust", bonferroni, "noise"),
-    ("adjust", not_monotone, "noise"),
+    ("adjust", bonferroni, "step"),
+    ("adjust", not_monotone, "step"),
     ("cross_validate", leaky_preparation, "folds"),
     ("cross_validate", seen_by_the_model, "folds"),
 ]
