@@ -31,6 +31,12 @@ TITANIC_COLUMNS = (
     "Embarked",
 )
 
+TITANIC_COMMIT = "f0ccab6a7ceafdff780052166fb6fab3311398eb"
+TITANIC_URLS = (
+    f"https://raw.githubusercontent.com/datasciencedojo/datasets/{TITANIC_COMMIT}/titanic.csv",
+    f"https://cdn.jsdelivr.net/gh/datasciencedojo/datasets@{TITANIC_COMMIT}/titanic.csv",
+)
+
 
 def _keep(parts: Sequence[Path], target: Path) -> None:
     shutil.copyfile(parts[0], target)
@@ -44,13 +50,7 @@ TITANIC_SOURCE = Source(
             "titanic.csv",
             "sha256:4a437fde05fe5264e1701a7387ac6fb75393772ba38bb2c9c566405af5af4bd7",
             60302,
-            tuple(
-                f"https://{host}"
-                for host in (
-                    "raw.githubusercontent.com/datasciencedojo/datasets/f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
-                    "cdn.jsdelivr.net/gh/datasciencedojo/datasets@f0ccab6a7ceafdff780052166fb6fab3311398eb/titanic.csv",
-                )
-            ),
+            TITANIC_URLS,
         ),
     ),
     _keep,
