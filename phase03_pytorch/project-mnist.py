@@ -2,11 +2,11 @@
 手写数字识别：从数据一直做到一个可以动笔的网页
 
 You will be able to answer
-    1. Are the three parts apart?          show_data      apart
-    2. What does it see?                   show_batches   unaltered, plain, shuffled, shift, lean, size
-    3. How good is it, beside others?      show_results   overfits, input-matters, accuracy
-    4. Do drawings arrive as in training?  show_drawings  saved, placement, from-png, others
-    5. What does it say to no digit?       show_refusals  softmax, textures, letters
+    1. Are the three parts apart?     show_data      apart
+    2. What does it see?              show_batches   unaltered, plain, shuffled, shift, lean, size
+    3. How good, beside others?       show_results   overfits, input-matters, accuracy
+    4. Does a drawing arrive whole?   show_drawings  saved, placement, from-png, others
+    5. What does it say to no digit?  show_refusals  softmax, textures, letters
 Predict   shrunk: digits stand off the middle of a sheet, shrunk to 28x28. What share is read right?
 Run       python phase03_pytorch/project-mnist.py             about a minute; --help shows the rest
           … --predict FILE.png     read one picture with the trained model
