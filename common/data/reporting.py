@@ -174,8 +174,7 @@ class Stopwatch:
         self.seconds[part] = time.process_time() - start
 
     def __str__(self) -> str:
-        longest = sorted(self.seconds.items(), key=lambda item: -item[1])
-        return ", ".join(f"{part} {seconds:.1f} s" for part, seconds in longest)
+        return ", ".join(f"{part} {seconds:.1f} s" for part, seconds in self.seconds.items())
 
 
 def plain(value: float) -> str:
