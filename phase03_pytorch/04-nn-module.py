@@ -302,7 +302,7 @@ def show_hooks(cfg: Config) -> dict[str, list[float]]:
     faded, kept = curves["as Linear starts"], curves["times √6"]
     text = "as Linear starts, differences between samples become {} times smaller in nine layers"
     check("faded", text, faded[0] / faded[-1], at_least=6**4.5 / 2)
-    check("kept", "and with weights √6 times as large {} times", kept[0] / kept[-1], below=6)
+    check("kept", "with weights √6 times as large, {} times smaller", kept[0] / kept[-1], below=6)
     return curves
 
 
