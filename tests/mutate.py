@@ -18,8 +18,8 @@ import argparse
 import ast
 import collections
 import copy
+import hashlib
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -627,16 +627,24 @@ def blocks(text: str) -> Iterator[tuple[int, list[str]]]:
 def chosen(
     lessons: list[Lesson], sample: int | None, seed: int, regions: bool
 ) -> dict[Lesson, list[Mutant]]:
-    """The mutants of each lesson; with `sample`, so many of them all, drawn with the seed."""
+    """The mutants of each lesson; with `sample`, so many of them all, drawn with the seed.
+
+    Each mutant has a lot of its own, made from its name: a lesson that changes leaves the others'
+    mutants in the sample, or out of it.
+    """
     everything = [mutant for lesson in lessons for mutant in mutants_of(lesson, regions)]
-    if sample is not None and sample < len(everything):
-        everything = random.Random(seed).sample(everything, sample)
+    if sample is not None:
+        everything = sorted(everything, key=lambda mutant: _lot(mutant, seed))[:sample]
     grouped: dict[Lesson, list[Mutant]] = {}
     for lesson in lessons:
         mine = [mutant for mutant in everything if mutant.lesson == lesson]
         if mine:
             grouped[lesson] = mine
     return grouped
+
+
+def _lot(mutant: Mutant, seed: int) -> bytes:
+    return hashlib.sha256(repr((seed, mutant.name)).encode()).digest()
 
 
 def main(argv: list[str] | None = None) -> int:
