@@ -2,11 +2,11 @@
 熵与 KL 散度：一条消息需要多少比特，模型与事实不符又要多用多少
 
 You will be able to answer
-    1. How short can a message be made?             show_code           by-hand, bounds, decoded
-    2. What does believing q cost, if p is true?    show_kl             positive, price
-    3. Why is a classifier's loss a cross-entropy?  show_cross_entropy  loss, nll, logistic
-    4. How much does one thing tell about another?  show_information    information
-    5. Which single Gaussian stands for two humps?  show_fits           gaussian, forward, reverse
+    1. How short can a message be?                show_code           shortest, bounds, decoded
+    2. What does believing q cost, if p is true?  show_kl             positive, price, one-way
+    3. Why is cross-entropy a classifier's loss?  show_cross_entropy  loss, nll
+    4. How much does a letter tell of the next?   show_information    information, shuffled, context
+    5. Which Gaussian stands for two humps?       show_fits           forward, reverse, near
 Predict   forward_sd: humps at -2.5 and 2.5, sd 0.5 and 0.7; which sd has one Gaussian for both?
 Run       python phase02_math/07-entropy-kl-divergence.py                  about 5 s
 Needs     phase02_math/03-derivatives-gradients, phase02_math/05-optimization-basics,
@@ -18,6 +18,7 @@ Notation  H entropy  KL(p‖q) Kullback-Leibler divergence  bits with log₂, na
 import heapq
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -38,11 +39,10 @@ LETTERS = "etaoinshrdlucmwf"
 @dataclass
 class Config(LessonConfig):
     letters: int = param(20_000, "length of the generated text", tiny=5_000, low=2_000)
-    samples: int = param(200_000, "samples of a Monte Carlo estimate", tiny=20_000, low=5_000)
 
 
 def entropy(p: np.ndarray) -> float:
-    """Mean surprise -log₂ p in bits. p: probabilities of any shape that sum to 1."""
+    """The mean of -log₂ p, the surprise at what happens. p: any shape, sums to 1; in bits."""
     # What never happens adds nothing: p log p goes to 0 with p.
     kept = p[p > 0]
     return -(kept * np.log2(kept)).sum()
@@ -52,12 +52,13 @@ def huffman(p: np.ndarray) -> list[str]:
     """A word of 0s and 1s for each probability, shortest on average; no word begins another."""
     # practice: Join the two rarest
     words = [""] * len(p)
-    # Probability, a number of its own to break ties, symbols.
+    # A group: its probability, a number that no other group has (it decides ties), its symbols.
     heap = [(share, symbol, [symbol]) for symbol, share in enumerate(p)]
     heapq.heapify(heap)
     while len(heap) > 1:
         share_0, number, rare = heapq.heappop(heap)
         share_1, _, next_rare = heapq.heappop(heap)
+        # A new bit goes in front: the joins made last are read first.
         for symbol in rare:
             words[symbol] = "0" + words[symbol]
         for symbol in next_rare:
@@ -68,7 +69,7 @@ def huffman(p: np.ndarray) -> list[str]:
 
 
 def decode(bits: str, words: list[str]) -> list[int]:
-    """The symbols of a message. Only the first word that fits can be meant."""
+    """The symbols of a message. No word begins another, so the first that fits is meant."""
     symbol_of = {word: symbol for symbol, word in enumerate(words)}
     message = []
     word = ""
@@ -81,44 +82,37 @@ def decode(bits: str, words: list[str]) -> list[int]:
 
 
 def mean_length(p: np.ndarray, words: list[str]) -> float:
+    """Bits a symbol, for symbols that come with the probabilities p."""
     return p @ [len(word) for word in words]
 
 
 def show_code(cfg: Config, message: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
-    print(
-        "\n[1] An event of probability p is worth -log₂ p bits; a good code spends just about them"
-    )
-    p = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])
-    found = [entropy(np.append(p, 0)), mean_length(p, huffman(p))]
-    text = "chances ½, ¼, ⅛, ⅛ and 0 have 1.75 bits, and Huffman's words need as many"
-    check_close("by-hand", text, found, [1.75, 1.75])
-
+    print("\n[1] An event of probability p carries -log₂ p bits, and a code needs hardly more")
+    # All choices of five lengths that Kraft's inequality allows; in the best none is over 4.
+    lengths = np.array(list(product(range(1, 5), repeat=5)))
+    lengths = lengths[(0.5**lengths).sum(axis=1) <= 1]
     rng = cfg.rng()
+    sources = rng.dirichlet(np.ones(5), 100)
+    found = [mean_length(p, huffman(p)) for p in sources]
+    text = "for 100 sources of five symbols no other code has a smaller mean length"
+    check_close("shortest", text, found, (sources @ lengths.T).min(axis=1))
+
     letters = pairs.sum(axis=1)
     sources = [letters, pairs.ravel()]
     for size in rng.integers(2, 30, 200):
         sources.append(rng.dirichlet(np.full(size, 0.5)))
-    waste = np.array([mean_length(q, huffman(q)) - entropy(q) for q in sources])
-    text = "H ≤ mean length < H + 1 for 202 sources: above H "
-    text += f"by {waste.min():.4f} to {waste.max():.4f}"
+    waste = np.array([mean_length(p, huffman(p)) - entropy(p) for p in sources])
+    text = f"H ≤ mean length < H + 1 for 202 sources, over H by at most {waste.max():.3f}"
     check("bounds", text, waste.min() > -1e-12 and waste.max() < 1)
 
     words = huffman(letters)
     bits = "".join(words[letter] for letter in message)
-    text = (
-        f"{len(bits):,} bits in a row, without separators, give back all {len(message):,} letters"
-    )
+    text = f"no word begins another: {len(bits):,} bits give back all {len(message):,} letters"
     check("decoded", text, decode(bits, words) == message.tolist())
 
-    pair_words = huffman(pairs.ravel())
-    lengths = {
-        "entropy": entropy(letters),
-        "code_length": mean_length(letters, words),
-        "pair_length": mean_length(pairs.ravel(), pair_words) / 2,
-    }
-    print(f"  bits a letter: entropy {lengths['entropy']:.3f}, ", end="")
-    print(f"coded {lengths['code_length']:.3f}, coded in pairs {lengths['pair_length']:.3f}")
-    return lengths
+    coded = mean_length(letters, words)
+    print(f"  bits a letter: entropy {entropy(letters):.3f}, coded {coded:.3f}")
+    return {"entropy": entropy(letters), "code_length": coded}
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -149,47 +143,48 @@ def show_kl(cfg: Config) -> None:
     text = "p in the words for q needs 2.5 bits, which is 1.75 + 0.75"
     check_close("price", text, [mean_length(p, huffman(q)), entropy(p) + kl(p, q)], [2.5, 2.5])
 
+    even = np.array([1 / 2, 1 / 2])
+    sure = np.array([1.0, 0.0])
+    # log₂ of ½ / 0 is meant to be infinite here, and no warning is wanted.
+    with np.errstate(divide="ignore"):
+        found = [kl(even, sure), kl(sure, even)]
+    text = "KL from (½, ½) to (1, 0) is infinite, back it is 1 bit: it matters which one is true"
+    check_close("one-way", text, found, [np.inf, 1])
 
-def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """A classifier's loss in nats: the mean of -ln p(label), with p the softmax of the scores.
 
-    scores: (n, k), any numbers. labels: (n,), the true class of each row.
+def cross_entropy(logits: np.ndarray, y: np.ndarray) -> float:
+    """A classifier's loss in nats: the mean of -ln p(y), with p the softmax of the logits.
+
+    logits: (n, k), the scores of k classes, any numbers. y: (n,), the true class of each row.
     """
     # practice: From scores to a loss
     # All scores of a row may move together: softmax stays the same, and exp cannot overflow.
-    scores = scores - scores.max(axis=1, keepdims=True)
-    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))  # (n, k)
-    rows = np.arange(len(labels))
-    return -log_p[rows, labels].mean()
+    logits = logits - logits.max(axis=1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))  # (n, k)
+    rows = np.arange(len(y))
+    return -log_p[rows, y].mean()
     # end practice
 
 
 def show_cross_entropy(cfg: Config) -> None:
-    print("\n[3] Cross-entropy = negative log-likelihood; for two classes it is the logistic loss")
+    print("\n[3] Cross-entropy = negative log-likelihood")
     rng = cfg.rng()
-    scores = rng.normal(size=(64, 10)) * 5 + rng.choice([-1000, 0, 1000], (64, 1))
-    labels = rng.integers(0, 9, 64)
+    # Hard cases: some rows lie near 1,000, some near -1,000.
+    logits = rng.normal(size=(64, 10)) * 5 + rng.choice([-1000, 0, 1000], (64, 1))
+    y = rng.integers(0, 9, 64)
     # Class 9, which is never the true one here, is ruled out in some rows.
-    scores[::3, 9] -= 2000
-    ours = cross_entropy(scores, labels)
-    reference = F.cross_entropy(torch.tensor(scores), torch.tensor(labels))
-    check_close(
-        "loss", "ours is F.cross_entropy, with scores near 1,000 and -1,000", ours, reference
-    )
+    logits[::3, 9] -= 2000
+    ours = cross_entropy(logits, y)
+    text = "ours is F.cross_entropy, with scores near 1,000 and -1,000"
+    check_close("loss", text, ours, F.cross_entropy(torch.tensor(logits), torch.tensor(y)))
 
-    p = torch.tensor(scores).softmax(dim=1).numpy()
-    likelihood = p[np.arange(64), labels].prod()
-    truth = np.eye(10)[labels]  # (64, 10), one-hot
-    divergence = kl(truth / 64, p / 64) * np.log(2)
+    p = torch.tensor(logits).softmax(dim=1).numpy()
+    likelihood = p[np.arange(64), y].prod()
+    truth = np.eye(10)[y]  # (64, 10), one-hot
+    # Each of the 64 rows sums to 1; a table of probabilities sums to 1 as a whole.
+    from_truth = kl(truth / 64, p / 64) * np.log(2)
     text = "it is -ln(likelihood)/n, and the KL from the one-hot truth, whose entropy is 0"
-    check_close("nll", text, [-np.log(likelihood) / 64, divergence], [ours, ours])
-
-    # Two classes: a model gives one score, the difference of the two, as in lesson 2.4.
-    score = scores[:, 1] - scores[:, 0]
-    y = np.where(labels % 2 == 1, 1, -1)
-    logistic = np.log(1 + np.exp(-y * score)).mean()
-    text = "for two classes it is the mean of log(1 + exp(-y · score)), the loss of 2.4"
-    check_close("logistic", text, cross_entropy(scores[:, :2], labels % 2), logistic)
+    check_close("nll", text, [-np.log(likelihood) / 64, from_truth], [ours, ours])
 
 
 def mutual_information(joint: np.ndarray) -> float:
@@ -200,97 +195,103 @@ def mutual_information(joint: np.ndarray) -> float:
 
 
 def show_information(cfg: Config, message: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
-    print("\n[4] Mutual information: how far a table is from that of independent things")
+    print("\n[4] Mutual information: the KL from a table of pairs to that of independent letters")
     print(f"  {''.join(LETTERS[letter] for letter in message[:60])}…")
-    p = pairs.sum(axis=1)
-    knowing = sum(share * entropy(row / share) for share, row in zip(p, pairs))
+    first = pairs.sum(axis=1)
+    second = pairs.sum(axis=0)
+    # One row for each letter: what comes next, if this one is known.
+    given = pairs / first[:, None]
+    knowing = first @ [entropy(row) for row in given]
     bits = mutual_information(pairs)
-    saved = entropy(pairs.sum(axis=0)) - knowing
-    independent = entropy(p) + entropy(pairs.sum(axis=0)) - entropy(pairs)
-    text = f"a letter tells {bits:.3f} bits about the next, H(X) + H(Y) - H(X, Y): what it saves"
-    check_close("information", text, [bits, bits], [saved, independent])
-    return {"entropy_knowing": knowing, "information": bits}
+    saved = entropy(second) - knowing
+    text = f"it is {bits:.3f} bits, as many as knowing a letter saves on the next"
+    check_close("information", text, bits, saved)
+
+    shuffled = mutual_information(count_pairs(cfg.rng().permutation(message)))
+    text = "in the same letters, shuffled, a letter tells {} bits about the next"
+    check("shuffled", text, shuffled, below=bits / 10)
+
+    in_pairs = mean_length(pairs.ravel(), huffman(pairs.ravel())) / 2
+    coded = first @ [mean_length(row, huffman(row)) for row in given]
+    print(f"  bits a letter, if the one before is known: entropy {knowing:.3f}, coded {coded:.3f}")
+    text = f"a word for each pair needs {in_pairs:.3f} bits a letter, {{}} times as many"
+    check("context", text, in_pairs / coded, above=1.1)
+    return {"pair_length": in_pairs, "entropy_knowing": knowing, "context_length": coded}
 
 
-def gaussian_kl(m: float, s: float, mean: float, sd: float) -> float:
-    """KL in nats from a Gaussian (m, s) to a Gaussian (mean, sd), in closed form."""
-    spread = np.log(sd / s)
-    miss = (s**2 + (m - mean) ** 2) / (2 * sd**2)
-    return spread + miss - 1 / 2
-
-
-def hills(x: np.ndarray) -> np.ndarray:
-    left = probability.normal_density(x, -2.5, 0.5)
-    right = probability.normal_density(x, 2.5, 0.7)
+def humps(x: np.ndarray, centre: float) -> np.ndarray:
+    """A density with 0.6 of its probability around -centre and 0.4 around centre."""
+    left = probability.normal_density(x, -centre, 0.5)
+    right = probability.normal_density(x, centre, 0.7)
     return 0.6 * left + 0.4 * right
 
 
-def divergence(theta: np.ndarray, x: np.ndarray, forward: bool) -> float:
-    """KL in bits between the hills p and the Gaussian q with theta = (mean, ln sd).
+def divergence(theta: np.ndarray, x: np.ndarray, p: np.ndarray, forward: bool) -> float:
+    """KL in bits between the density p and the Gaussian q with theta = (mean, ln sd).
 
     x: a grid of equal steps, so that sums stand for integrals. forward: KL(p‖q), else KL(q‖p).
     """
-    p = hills(x)
-    # Far out a narrow Gaussian is 0 to the computer, and kl would call that infinite.
-    q = probability.normal_density(x, theta[0], np.exp(theta[1])) + 1e-30
+    q = probability.normal_density(x, theta[0], np.exp(theta[1]))
     width = x[1] - x[0]
     return (kl(p, q) if forward else kl(q, p)) * width
 
 
-def show_fits(cfg: Config) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    print("\n[5] One Gaussian for two humps: KL(p‖q) covers both, KL(q‖p) chooses one")
-    rng = cfg.rng()
-    misses = []
-    for m, s, mean, sd in [(0, 1, 0, 1.5), (0, 1, 1, 1), (0, 2, 1, 1), (-1, 0.5, 2, 3)]:
-        x = m + s * probability.box_muller(*rng.random((2, cfg.samples)))[0]
-        p = probability.normal_density(x, m, s)
-        q = probability.normal_density(x, mean, sd)
-        extra = np.log(p / q)
-        error = extra.std() / np.sqrt(cfg.samples)
-        misses.append((extra.mean() - gaussian_kl(m, s, mean, sd)) / error)
-    text = "two Gaussians: the closed form is {} standard errors from sampled values at most"
-    check("gaussian", text, np.abs(misses).max(), at_most=4)
+def fit(x: np.ndarray, p: np.ndarray, start: tuple, forward: bool) -> tuple[float, float, float]:
+    """Mean and sd of the Gaussian found downhill from `start`, and its KL in bits."""
+    # The logarithm of the sd may be any number, so no step can make the sd negative.
+    loss = partial(divergence, x=x, p=p, forward=forward)
+    end = descend(partial(gradient, loss), start, 0.2, 500)[-1]
+    return end[0], np.exp(end[1]), loss(end)
 
+
+def show_fits(cfg: Config) -> dict[str, list]:
+    print("\n[5] One Gaussian q for two humps p: KL(p‖q) covers both, KL(q‖p) may choose one")
     x = np.linspace(-10, 10, 801)
-    paths = {}
-    for name, start in {"forward": (2.0, 0.9), "left": (-1.0, -0.8), "right": (1.0, -0.8)}.items():
-        loss = partial(divergence, x=x, forward=name == "forward")
-        paths[name] = descend(partial(gradient, loss), np.array(start), 0.2, 500)
-    ends = {name: (path[-1, 0], np.exp(path[-1, 1])) for name, path in paths.items()}
-    for name, (mean, sd) in ends.items():
-        print(f"  {name:<8} mean {mean:6.3f}   sd {sd:.3f}")
-    text = "forward KL takes over mean and sd of the whole, -0.5 and √6.346"
-    check_close("forward", text, ends["forward"], [-0.5, np.sqrt(6.346)], rtol=1e-5)
-    text = "reverse KL becomes one hump, as if there were no other"
-    reverse = [ends["left"], ends["right"]]
-    check_close("reverse", text, reverse, [[-2.5, 0.5], [2.5, 0.7]], rtol=0, atol=2e-3)
-    return {"forward_sd": ends["forward"][1], "reverse_sd": ends["left"][1]}, paths
+    far = humps(x, 2.5)
+    near = humps(x, 1.0)
+    starts = [(-1.0, -0.8), (1.0, -0.8)]
+    fits = {
+        "forward": [fit(x, far, start, forward=True) for start in starts],
+        "reverse": [fit(x, far, start, forward=False) for start in starts],
+        "near": [fit(x, near, start, forward=False) for start in starts],
+    }
+    for name, ends in fits.items():
+        for side, (mean, sd, bits) in zip(["left", "right"], ends):
+            print(f"  {name:<8}from the {side:<7}mean {mean:6.3f}   sd {sd:.3f}   {bits:.3f} bits")
+
+    # mean 0.6·(-2.5) + 0.4·2.5, variance 0.6·(0.5² + 2.5²) + 0.4·(0.7² + 2.5²) - mean²
+    text = "forward KL takes over mean and sd of the whole, -0.5 and √6.346, from either start"
+    found = [end[:2] for end in fits["forward"]]
+    check_close("forward", text, found, [[-0.5, np.sqrt(6.346)]] * 2, rtol=1e-5)
+    text = "reverse KL takes the hump on its side, for -log₂ 0.6 or -log₂ 0.4 bits"
+    wanted = [[-2.5, 0.5, -np.log2(0.6)], [2.5, 0.7, -np.log2(0.4)]]
+    check_close("reverse", text, fits["reverse"], wanted, rtol=0, atol=2e-3)
+    text = "with humps at -1 and 1 reverse KL covers both, from either start: the smaller sd is {}"
+    check("near", text, min(sd for _, sd, _ in fits["near"]), above=1)
+    return fits
 
 
 # Pictures: skip on a first reading
 
 
-def draw_fits(cfg: Config, paths: dict[str, np.ndarray]) -> None:
-    x = np.linspace(-10, 10, 801)
-    means = np.linspace(-3.5, 3.5, 12 if cfg.tiny else 60)
-    logs = np.linspace(-1.4, 1.4, 12 if cfg.tiny else 60)
-    figure, axes = new_figure(2, 2, size=(12.6, 8.6))
-    titles = ["Forward, KL(p‖q): cover everything", "Reverse, KL(q‖p): choose a hump"]
-    for column, names in enumerate([["forward"], ["left", "right"]]):
-        top, below = axes[:, column]
-        top.fill_between(x, hills(x), color=GREY, alpha=0.4)
-        height = np.empty((len(logs), len(means)))
-        for row, log in enumerate(logs):
-            height[row] = [divergence((mean, log), x, column == 0) for mean in means]
-        below.contourf(means, logs, np.log(height), levels=24, cmap="Greys", alpha=0.7)
-        for name, colour in zip(names, [BLUE, ORANGE]):
-            mean, log = paths[name][-1]
-            top.plot(x, probability.normal_density(x, mean, np.exp(log)), color=colour)
-            below.plot(*paths[name].T, ".-", color=colour)
-            below.plot(mean, log, "k*", markersize=15)
-        top.set(xlim=(-5, 5), ylim=(0, 0.85), title=titles[column], yticks=())
-        below.set(xlabel="mean of the Gaussian", ylabel="ln of its sd")
-        below.set_title("Its landscape: the darker, the worse")
+def draw_fits(cfg: Config, fits: dict[str, list]) -> None:
+    titles = {
+        "forward": "KL(p‖q): cover everything",
+        "reverse": "KL(q‖p): choose a hump",
+        "near": "KL(q‖p), humps near: cover both",
+    }
+    figure, axes = new_figure(1, 3, size=(14, 4.2))
+    x = np.linspace(-5, 5, 401)
+    for axis, (name, title) in zip(axes, titles.items()):
+        p = humps(x, 1.0 if name == "near" else 2.5)
+        axis.fill_between(x, p, color=GREY, alpha=0.4, label="p")
+        for (mean, sd, _), side, colour in zip(fits[name], ["left", "right"], [BLUE, ORANGE]):
+            # Two curves may lie on each other: the second is dashed.
+            style = "-" if side == "left" else "--"
+            q = probability.normal_density(x, mean, sd)
+            axis.plot(x, q, style, color=colour, label=f"q, started {side}")
+        axis.set(xlim=(-5, 5), ylim=(0, 0.85), title=title)
+    axes[0].legend(loc="upper right")
     save_figure(figure, cfg.out / "fits")
 
 
@@ -305,18 +306,23 @@ def write_message(n: int, rng: np.random.Generator) -> np.ndarray:
     return message
 
 
-def run(cfg: Config) -> dict[str, float]:
-    message = write_message(cfg.letters, cfg.rng())
+def count_pairs(message: np.ndarray) -> np.ndarray:
+    """The share of each pair of neighbours, (16, 16). Row: a letter, column: the next."""
     edges = range(len(LETTERS) + 1)
     counts = np.histogram2d(message[:-1], message[1:], bins=edges)[0]
-    pairs = counts / counts.sum()  # row: a letter, column: the next
+    return counts / counts.sum()
+
+
+def run(cfg: Config) -> dict[str, float]:
+    message = write_message(cfg.letters, cfg.rng())
+    pairs = count_pairs(message)
     lengths = show_code(cfg, message, pairs)
     show_kl(cfg)
     show_cross_entropy(cfg)
     information = show_information(cfg, message, pairs)
-    widths, paths = show_fits(cfg)
-    draw_fits(cfg, paths)
-    return {**lengths, **information, **widths}
+    fits = show_fits(cfg)
+    draw_fits(cfg, fits)
+    return {**lengths, **information, "forward_sd": fits["forward"][0][1]}
 
 
 if __name__ == "__main__":

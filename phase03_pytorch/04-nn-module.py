@@ -2,10 +2,10 @@
 nn.Module：模型如何找到自己的参数
 
 You will be able to answer
-    1. How does self.x = … make x known?      show_registry  names, lost, replaced
-    2. What does a linear layer start with?   show_layers    count, same-step
-    3. What is in a state_dict, and why?      show_state     state-names, exchange, held, refused
-    4. How do you look into a running model?  show_hooks     hook, faded, kept
+    1. How does self.x = … make x known?        show_registry  names, replaced
+    2. Do our parts train like those of torch?  show_layers    same-step
+    3. What is in a state_dict, and why?        show_state     state-names, exchange, held, refused
+    4. How do you look into a running model?    show_hooks     hook, faded
 Predict   faded: how many times smaller do nine new layers make the differences between inputs?
 Run       python phase03_pytorch/04-nn-module.py                       about 5 s
 Needs     -
@@ -38,10 +38,11 @@ class Config(LessonConfig):
 class Parameter(Tensor):
     """A tensor that says of itself: train me."""
 
-    # What is computed from a parameter is an ordinary tensor, and no parameter.
+    # So that weight * 2 is no Parameter: self.twice = weight * 2 would register it.
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def __new__(cls, values: Tensor) -> "Parameter":
+        # detach: training must not reach back to what the values were computed from.
         return values.detach().as_subclass(cls).requires_grad_()
 
 
@@ -49,10 +50,10 @@ class Module:
     """A node of a tree. It holds parameters, buffers and other modules, each under a name."""
 
     def __init__(self) -> None:
-        # Past our own __setattr__, which needs these to be there.
+        # Past our own __setattr__ below: it looks into these, so they have to be there first.
         for name in ["own_parameters", "own_buffers", "own_modules"]:
             object.__setattr__(self, name, {})
-        object.__setattr__(self, "hooks", [])
+        self.hooks = []
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Python calls this for every self.name = value. The name's old entry is forgotten."""
@@ -73,7 +74,8 @@ class Module:
     def register_buffer(self, name: str, values: Tensor) -> None:
         """A tensor that is saved and moved with the model, but not trained."""
         self.own_buffers[name] = values
-        object.__setattr__(self, name, values)
+        # The name is now that of a buffer, so __setattr__ keeps it one, whatever it was before.
+        setattr(self, name, values)
 
     def modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """This module and all below it, each with what its names begin with: "" or "body.0."."""
@@ -100,43 +102,9 @@ class Module:
 
     def __call__(self, *inputs: Any) -> Any:
         output = self.forward(*inputs)
-
-        # Over a copy, because a hook may take itself off.
-        for hook in list(self.hooks):
+        for hook in self.hooks:
             hook(self, inputs, output)
         return output
-
-
-def show_registry(cfg: Config) -> None:
-    print("\n[1] To assign is to register: the module sees every self.x = …")
-    model = Module()
-    model.body = Module()
-    model.body.first = Module()
-    model.body.first.weight = Parameter(torch.zeros(4, 2))
-    model.body.shift = Parameter(torch.zeros(4))
-    model.scale = Parameter(torch.zeros(1))
-    model.head = Module()
-    model.head.weight = Parameter(torch.zeros(3, 4))
-    names = [name for name, _ in model.named_parameters()]
-    wanted = ["scale", "body.shift", "body.first.weight", "head.weight"]
-    text = f"a name is the path to it; first what a module holds itself: {', '.join(names)}"
-    check("names", text, names == wanted)
-
-    theirs = nn.Module()
-    theirs.layers = [nn.Linear(2, 2)]
-    model.layers = [Linear(2, 2)]
-    found = len(list(theirs.parameters())) + len(model.parameters()) - len(wanted)
-    check("lost", "in a plain list of layers torch and we find {} parameters", found, below=1)
-
-    # torch refuses to put anything but a parameter in a parameter's place; we forget the old one.
-    model.head = Parameter(torch.zeros(5))
-    model.scale = Module()
-    model.scale.weight = Parameter(torch.zeros(8))
-    model.body.shift = torch.zeros(6)
-    model.body.first.weight = Parameter(torch.zeros(7, 2))
-    shapes = {name: list(values.shape) for name, values in model.named_parameters()}
-    wanted = {"scale.weight": [8], "body.first.weight": [7, 2], "head": [5]}
-    check("replaced", f"a new value makes the old one forgotten: {shapes}", shapes == wanted)
 
 
 class Linear(Module):
@@ -144,6 +112,7 @@ class Linear(Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        # torch's rule, and in torch's order: so the same seed gives both the same numbers.
         bound = 1 / math.sqrt(inputs)
         self.weight = Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
         self.bias = Parameter(torch.empty(outputs).uniform_(-bound, bound))
@@ -171,25 +140,41 @@ class Sequential(Module):
         return x
 
 
+def show_registry(cfg: Config) -> None:
+    print("\n[1] To assign is to register: the module sees every self.x = …")
+    model = Module()
+    model.body = Sequential(Linear(2, 4), ReLU())
+    model.head = Linear(4, 3)
+    model.scale = Parameter(torch.zeros(1))
+    # A list is neither a parameter nor a module. torch does not look into it either.
+    model.layers = [Linear(2, 2)]
+    names = [name for name, _ in model.named_parameters()]
+    wanted = ["scale", "body.0.weight", "body.0.bias", "head.weight", "head.bias"]
+    text = f"{', '.join(names)}: all but the list, each under the path to it"
+    check("names", text, names == wanted)
+
+    model.head = Parameter(torch.zeros(5))  # was a module
+    model.scale = ReLU()  # was a parameter; torch would refuse this
+    model.body = torch.zeros(6)  # was a module; torch would refuse this too
+    names = [name for name, _ in model.named_parameters()]
+    text = f"three replacements, and nothing old is left among the parameters: {', '.join(names)}"
+    check("replaced", text, names == ["head"])
+
+
 def show_layers(cfg: Config) -> int:
     print("\n[2] One network from our parts and from torch's: the same seed, the same numbers")
     ours, theirs = make_model(cfg), make_model(cfg, nn)
-    for name, parameter in ours.named_parameters():
-        print(f"  {name:<14}{tuple(parameter.shape)!s:<12}{parameter.numel():>7,}")
     count = sum(parameter.numel() for parameter in ours.parameters())
-    wanted = 3 * cfg.hidden + (cfg.hidden + 1) * (cfg.hidden + 3)
-    text = f"3H + (H + 1)(H + 3) parameters for H = {cfg.hidden}; we find {{}}"
-    check("count", text, count, at_least=wanted, at_most=wanted)
-
+    print(f"  {count:,} parameters")
     x = torch.randn(20, 2)
     numbers = []
     for model in [ours, theirs]:
+        # torch's optimizer trains our parameters: it asks for tensors with a gradient, no more.
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         output = model(x)
         output.square().mean().backward()
         optimizer.step()
-        gradients = [parameter.grad for parameter in model.parameters()]
-        parts = [output, *gradients, *model.parameters()]
+        parts = [output, *model.parameters(), *(p.grad for p in model.parameters())]
         numbers.append(torch.cat([part.detach().flatten() for part in parts]))
     text = "outputs, gradients, and the weights after a step of torch's SGD are those of torch"
     check_close("same-step", text, *numbers)
@@ -218,10 +203,9 @@ def load_state_dict(model: Module, state: dict[str, Tensor]) -> None:
 
     for name, values in ours.items():
         if values.shape != state[name].shape:
-            shape = tuple(state[name].shape)
-            raise ValueError(f"{name} has shape {shape}, wanted {tuple(values.shape)}")
+            raise ValueError(f"{name}: {tuple(state[name].shape)}, wanted {tuple(values.shape)}")
 
-    # By now nothing can go wrong any more.
+    # By now nothing can go wrong any more. In place, for an optimizer may hold these tensors.
     for name, values in ours.items():
         values.copy_(state[name])
     # end practice
@@ -230,16 +214,16 @@ def load_state_dict(model: Module, state: dict[str, Tensor]) -> None:
 def show_state(cfg: Config) -> None:
     print("\n[3] A state_dict is the model without its code: names and numbers")
     ours, theirs = make_model(cfg), make_model(cfg, nn)
-    ours.loose = torch.zeros(2)
-    ours.centre = torch.zeros(2)
-    names = list(state_dict(ours))
-    text = f"the buffer “centre”, also a new one, and 6 parameters: the {len(names)} names of torch"
-    check("state-names", text, names == list(theirs.state_dict()))
+    ours.loose = torch.zeros(2)  # a plain tensor: not saved
+    ours.centre = torch.zeros(2)  # a new value for a buffer: saved
+    text = "it has the names that torch's has: 6 parameters, and the buffer “centre”"
+    check("state-names", text, list(state_dict(ours)) == list(theirs.state_dict()))
 
     held = ours.parameters()
     trained = {name: v + torch.randn_like(v) for name, v in state_dict(ours).items()}
     load_state_dict(ours, trained)
     theirs.load_state_dict(trained)
+    # Whoever kept a reference instead of copying would see this.
     for values in trained.values():
         values += 1
     x = torch.randn(20, 2)
@@ -248,22 +232,22 @@ def show_state(cfg: Config) -> None:
     same = all(new is old for new, old in zip(ours.parameters(), held))
     check("held", "an optimizer made before still holds the parameters of the model", same)
 
-    lacking = {name: values for name, values in trained.items() if name != "head.bias"}
     misfits = {
         "one name too many": trained | {"extra": x},
-        "one name too few": lacking,
+        "one name too few": {n: values for n, values in trained.items() if n != "head.bias"},
         "a transposed weight": trained | {"head.weight": trained["head.weight"].T},
         "a bias of length 1": trained | {"head.bias": torch.zeros(1)},
     }
-    refused = 0
+    before = ours(x)
+    loaded = []
     for what, state in misfits.items():
-        before = ours(x)
         try:
             load_state_dict(ours, state)
+            loaded.append(what)
         except (KeyError, ValueError, RuntimeError) as error:
-            print(f"  {what:<20}{type(error).__name__}: {error.args[0]}")
-            refused += torch.equal(ours(x), before)
-    check("refused", "{} misfits are refused before a number is copied", refused, at_least=4)
+            print(f"  {what:<20}{error!r}")
+    text = f"misfits are refused, and none of their numbers copied; loaded: {loaded or 'none'}"
+    check("refused", text, not loaded and torch.equal(ours(x), before))
 
 
 def spread_by_layer(model: Module, x: Tensor) -> list[float]:
@@ -281,38 +265,35 @@ def spread_by_layer(model: Module, x: Tensor) -> list[float]:
     return spreads
 
 
-def show_hooks(cfg: Config) -> dict[str, list[float]]:
+def show_hooks(cfg: Config) -> list[float]:
     print("\n[4] A hook sees what leaves a layer, and the model is not changed for it")
+    layers = []
+    for _ in range(10):
+        layers += [Linear(cfg.hidden, cfg.hidden), ReLU()]
+    model = Sequential(*layers)
     x = torch.randn(256, cfg.hidden)
-    curves = {}
-    for name, factor in [("as Linear starts", 1.0), ("times √6", math.sqrt(6)), ("times 4", 4.0)]:
-        layers = []
-        for _ in range(10):
-            layers += [Linear(cfg.hidden, cfg.hidden), ReLU()]
-        model = Sequential(*layers)
-        for parameter in model.parameters():
-            parameter.data *= factor
-        spreads = spread_by_layer(model, x)
-        curves[name] = spreads
-        print(f"  weights {name:<17}layer 1: {spreads[0]:<8.3g}layer 10: {spreads[-1]:.3g}")
-    output = model(x)
-    right = len(spreads) == 10 and spreads[-1] == output.std(dim=0).mean().item()
-    check("hook", "ten layers, ten values, the last is the output's; then the hooks are off", right)
+    spreads = spread_by_layer(model, x)
+    last = model(x).std(dim=0).mean()
+    check_close("hook", "the tenth hook saw what the model returns", spreads[9], last)
 
-    faded, kept = curves["as Linear starts"], curves["times √6"]
-    text = "as Linear starts, differences between samples become {} times smaller in nine layers"
-    check("faded", text, faded[0] / faded[-1], at_least=6**4.5 / 2)
-    check("kept", "with weights √6 times as large, {} times smaller", kept[0] / kept[-1], below=6)
-    return curves
+    # From the note: a layer leaves 1/√6 if samples are nearly alike, √(0.341/3) if not at all.
+    text = "differences between samples become {} times smaller in nine layers"
+    check("faded", text, spreads[0] / spreads[-1], at_least=6**4.5, at_most=(3 / 0.341) ** 4.5)
+    return spreads
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def draw_hooks(cfg: Config, curves: dict[str, list[float]]) -> None:
+def draw_hooks(cfg: Config, spreads: list[float]) -> None:
+    curves = {
+        "measured": spreads,
+        "if alike": [spreads[0] * 6 ** (-layer / 2) for layer in range(10)],
+        "if unlike": [spreads[0] * (0.341 / 3) ** (layer / 2) for layer in range(10)],
+    }
     figure, axis = new_figure(size=(9, 4.8))
-    plot_curves(axis, curves, xlabel="layer", ylabel="difference (log scale)", log=True)
-    axis.set_title("What the hooks saw: how far apart samples are behind each layer")
+    plot_curves(axis, curves, "layer", "standard deviation over samples", log=True)
+    axis.set(xticks=range(1, 11), title="Layer after layer, samples become more alike")
     save_figure(figure, cfg.out / "hooks")
 
 
@@ -340,10 +321,9 @@ def run(cfg: Config) -> dict[str, float]:
     show_registry(cfg)
     count = show_layers(cfg)
     show_state(cfg)
-    curves = show_hooks(cfg)
-    draw_hooks(cfg, curves)
-    faded = curves["as Linear starts"]
-    return {"parameters": count, "faded": faded[0] / faded[-1]}
+    spreads = show_hooks(cfg)
+    draw_hooks(cfg, spreads)
+    return {"parameters": count, "faded": spreads[0] / spreads[-1]}
 
 
 if __name__ == "__main__":

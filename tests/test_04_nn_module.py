@@ -27,23 +27,19 @@ def test_a_buffer_that_becomes_a_text_is_no_buffer() -> None:
     assert lesson.state_dict(module) == {}
 
 
-def test_a_hook_may_take_itself_off() -> None:
-    layer = lesson.ReLU()
-    calls = []
-    removers = []
+def test_a_buffer_takes_the_place_of_a_parameter() -> None:
+    module = lesson.Module()
+    module.centre = lesson.Parameter(torch.ones(2))
+    module.register_buffer("centre", torch.zeros(2))
+    assert module.parameters() == []
+    assert list(lesson.state_dict(module)) == ["centre"]
+    assert torch.equal(module.centre, torch.zeros(2))
 
-    def once(*_) -> None:
-        calls.append("once")
-        removers[0]()
 
-    def always(*_) -> None:
-        calls.append("always")
-
-    removers.append(layer.register_forward_hook(once))
-    layer.register_forward_hook(always)
-    layer(torch.ones(1))
-    layer(torch.ones(1))
-    assert calls == ["once", "always", "always"]
+def test_hooks_are_taken_off_again() -> None:
+    model = lesson.Sequential(lesson.ReLU(), lesson.ReLU())
+    assert len(lesson.spread_by_layer(model, torch.randn(4, 3))) == 2
+    assert [module.hooks for _, module in model.modules()] == [[], [], []]
 
 
 def test_a_hook_sees_inputs_and_output() -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.figures import new_figure, pyplot
 from common.lessons import load_lesson
@@ -10,14 +9,12 @@ from common.lessons import load_lesson
 basics = load_lesson("phase01_data_science/06-matplotlib-basics")
 
 
-@pytest.mark.parametrize("dpi", [50, 99, 131])
-def test_the_size_in_a_png_is_the_one_that_pillow_reads(tmp_path, dpi: int) -> None:
-    figure = pyplot().figure(figsize=(3, 2), layout="none")
-    figure.savefig(tmp_path / "a.png", dpi=dpi)
-    pyplot().close(figure)
-    width, height, said = basics.png_size((tmp_path / "a.png").read_bytes())
-    assert (width, height) == Image.open(tmp_path / "a.png").size == (3 * dpi, 2 * dpi)
-    assert said == pytest.approx(dpi, abs=0.02)
+@pytest.mark.parametrize("kind", basics.KINDS)
+def test_no_sheet_is_empty(tmp_path, kind: str) -> None:
+    cfg = basics.Config(out=tmp_path)
+    path = basics.write_sheet(cfg, basics.load(cfg), kind, inches=4, dpi=40)
+    picture = pyplot().imread(path)  # (height, width, 4), where 1 is white
+    assert (picture.min(axis=2) < 0.9).mean() > 0.01
 
 
 def test_bars_are_as_high_as_we_count() -> None:
