@@ -5,10 +5,10 @@ You will be able to answer
     1. How does NumPy find a[i, j] among bytes?     show_memory   strides, plain, address
     2. Which results are views, which are copies?   show_views    views, write-through, lost-write
     3. What happens when a dtype is too small?      show_dtypes   wraps, precision
-    4. Why is one array call faster than a loop?    show_speed    same-sum, speed, layout
+    4. Why is one array call faster than a loop?    show_speed    same-sum, speed, small, layout
     5. How are random numbers made repeatable?      show_seeds    same-seed, one-stream, own-stream
 Predict   speedup: how many times faster is one array call than a loop over a list of 10,000?
-Run       python phase01_data_science/01-numpy-basics.py                   about 2 s
+Run       python phase01_data_science/01-numpy-basics.py                   about 3 s
 Needs     -
 Reference np.ndarray.strides
 """
@@ -27,6 +27,7 @@ from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 @dataclass
 class Config(LessonConfig):
     numbers: int = param(10_000, "how many numbers the speed test adds up", tiny=2_000, low=1_000)
+    side: int = param(4_000, "rows and columns of the table that is added up", tiny=200, low=100)
 
 
 def strides_of(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -85,7 +86,8 @@ def show_memory(cfg: Config) -> None:
             numpys.extend(array.strides)
     check_close("strides", "our strides are NumPy's, for 12 shapes and dtypes", ours, numpys)
 
-    cube = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
+    # In a float every byte counts; of a small whole number only the first byte is not 0.
+    cube = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     memory = cube.tobytes()
     last = read_at(memory, cube.dtype, cube.strides, index=(1, 2, 3), start=0)
     check("plain", "the number at [1, 2, 3] of 0 … 23 is the last one, 23", last == 23)
@@ -184,8 +186,17 @@ def show_speed(cfg: Config) -> float:
     check_close("same-sum", "loop and call give the same sum of squares", loop(), one_call())
     speedup = timed("speed", "the array call is {} times faster", loop, one_call, at_least=20)
 
-    # 8 bytes a number: a column's neighbours lie 16,000 bytes apart, each in another cache line.
-    table = np.ones((2000, 2000))
+    # Every call has a fixed price, whatever it adds up.
+    tens = array.reshape(-1, 10)
+
+    def calls_on_tens() -> float:
+        return sum(sum_by_one_call(ten) for ten in tens)
+
+    text = "one call on all is {} times faster than a call on every ten"
+    timed("small", text, calls_on_tens, one_call, at_least=20)
+
+    # 4 bytes a number: a column's neighbours lie 16,000 bytes apart, each in another cache line.
+    table = np.ones((cfg.side, cfg.side), dtype=np.float32)
 
     def by_columns() -> list[float]:
         return [column.sum() for column in table.T]
@@ -245,9 +256,9 @@ def draw_views(cfg: Config) -> None:
     for name, view in views.items():
         table = np.atleast_2d(view)
         for cell in memory:
-            colour = BLUE if cell in view else "#E4E4E4"
+            colour, ink = (BLUE, "white") if cell in view else ("#E4E4E4", GREY)
             axis.add_patch(Rectangle((cell * 0.8, top), 0.74, 0.74, color=colour))
-            axis.text(cell * 0.8 + 0.37, top + 0.37, cell, ha="center", va="center", color="white")
+            axis.text(cell * 0.8 + 0.37, top + 0.37, cell, ha="center", va="center", color=ink)
         axis.text(-0.3, top + 0.37, name, ha="right", va="center", family="monospace")
         axis.text(0, top - 0.4, f"strides {view.strides}", color=GREY, va="center", fontsize=11)
         for (row, column), number in np.ndenumerate(table):

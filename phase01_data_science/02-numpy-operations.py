@@ -6,7 +6,7 @@ You will be able to answer
     2. Which axis does a sum remove?   show_axes          silent
     3. What do letters say in einsum?  show_einsum        einsum
     4. Why is softmax shifted?         show_softmax       softmax, overflow, stable
-    5. What replaces a loop?           show_distances     pairs, memory, faster, plain, far, wide
+    5. What replaces a loop?           show_distances     pairs, faster, plain, far, wide
 Predict   largest_score: up to which score can a float64 still hold exp(score)?
 Run       python phase01_data_science/02-numpy-operations.py               about 2 s
 Needs     -
@@ -15,7 +15,6 @@ Notation  n, m number of points  d coordinates of a point
 """
 
 import math
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -71,24 +70,23 @@ def stretch(x: np.ndarray, shape: Shape) -> np.ndarray:
 
 def show_broadcasting(cfg: Config) -> None:
     print("\n[1] Shapes are compared from the right: equal lengths fit, and 1 fits every length")
-    text = "(5, 1, 4) with (3, 1) gives (5, 3, 4)"
-    check_close("by-hand", text, shape_or_error(broadcast_shape, (5, 1, 4), (3, 1)), (5, 3, 4))
+    found = shape_or_error(broadcast_shape, (5, 1, 4), (3, 1))
+    text = f"(5, 1, 4) with (3, 1) is to give (5, 3, 4): it gives {found}"
+    check("by-hand", text, found == (5, 3, 4))
 
     # Up to four axes. Length 0 is a length like any other: 1 stretches to it, too.
     rng = cfg.rng()
     different = 0
-    refused = 0
     for _ in range(cfg.pairs):
         a = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
         b = tuple(rng.choice([0, 1, 1, 2, 3], size=rng.integers(5)).tolist())
         ours = shape_or_error(broadcast_shape, a, b)
         numpys = shape_or_error(np.broadcast_shapes, a, b)
-        refused += numpys == "ValueError"
         if ours != numpys:
             different += 1
             print(f"  {a} with {b}: got {ours}, wanted {numpys}")
-    text = f"of {cfg.pairs} random pairs, {refused} do not fit; our rule and NumPy's differ on {{}}"
-    check("rule", text, different, at_most=0)
+    text = f"for {cfg.pairs} random pairs our rule gives NumPy's shape, or refuses as NumPy does"
+    check("rule", text, different == 0)
 
     # Neighbours in memory hold other numbers, so a wrong stride reads a wrong number.
     table = np.arange(24.0).reshape(4, 6)
@@ -159,7 +157,7 @@ def show_einsum(cfg: Config) -> None:
 
 
 def softmax(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Scores of any size -> positive weights in the same shape that add up to 1 along `axis`."""
+    """Scores of any size -> weights from 0 to 1, same shape, that add up to 1 along `axis`."""
     # practice: Weights that survive large scores
     largest = scores.max(axis=axis, keepdims=True)
 
@@ -187,9 +185,8 @@ def show_softmax(cfg: Config) -> float:
         on_paper = powers / powers.sum(axis=1, keepdims=True)
 
     # exp(-1000) is too small for a float64 and becomes 0, so the third row is 0 divided by 0.
-    reasons = ["fine", "infinity / infinity", "0 / 0", "infinity / infinity in the last place"]
-    for scores, weights, reason in zip(rows, on_paper, reasons):
-        print(f"  as on paper: {scores} -> {weights.round(3)}  {reason}")
+    for row, weights in zip(rows, on_paper):
+        print(f"  as on paper: {row} -> {weights.round(3)}")
     text = "infinity divided by infinity: {} of the 3 weights of 1000, 1001, 1002 are nan"
     check("overflow", text, np.isnan(on_paper[1]).sum(), at_least=3)
 
@@ -236,15 +233,7 @@ def show_distances(cfg: Config) -> tuple[float, dict[str, list[float]]]:
     text = "60 × 100 distances are the loop's up to {} (from a point to itself, the root of 1e-15)"
     check_close("pairs", text, expanded_distances(x, y), loop_distances(x, y), atol=1e-6)
 
-    many = rng.normal(size=(2, 200, 500))
-    tracemalloc.start()
-    expanded_distances(many[0, :150], many[1])
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    text = "150 × 200 pairs in 500 dimensions: {} MB, where all differences fill 120 MB"
-    check("memory", text, peak / 1e6, at_most=12)
-
-    a, b = many[:, :, :3]
+    a, b = rng.normal(size=(2, 200, 3))
     text = "40,000 distances: one call is {} times faster than the loop"
     ratio = timed("faster", text, lambda: loop_distances(a, b), lambda: distances(a, b), at_least=3)
 

@@ -6,7 +6,7 @@ You will be able to answer
     2. How do you pick rows, and which are copies?     show_rows    mask, shared, chained
     3. What does groupby do, said with a dictionary?   show_groups  groups, missing, weighted
     4. How many rows will a join have?                 show_joins   joins, double, none, unknown
-    5. How do you turn a table: long, wide, by week?   show_shapes  round-trip, weeks, empty, gap
+    5. How do you turn a table: long, wide, by week?   show_shapes  round-trip, weeks, empty
 Predict   joined: 900 different keys and 100 times “unknown”: joined to itself, how many rows?
 Run       python phase01_data_science/04-pandas-basics.py                  about 2 s; --data titanic
 Needs     -
@@ -285,11 +285,6 @@ def show_shapes(cfg: Config, frame: pd.DataFrame, columns: list[str]) -> None:
     text = "weeks without a day: sum() says 0, sum(min_count=1) leaves {} unknown"
     check("empty", text, known.isna().sum(), at_least=2, at_most=2)
 
-    unknown = visits.shift(1).isna().sum()
-    unknown_by_date = visits.shift(1, freq="D").reindex(days).isna().sum()
-    text = "shift(1) takes the row before, 1 is unknown; shift(1, freq='D') takes yesterday, 3 are"
-    check_close("gap", text, [unknown, unknown_by_date], [1, 3])
-
 
 # Pictures and helpers: skip on a first reading
 
@@ -322,7 +317,7 @@ def draw_joins(cfg: Config, tables: dict[str, pd.DataFrame]) -> None:
                 colour = "#F4F4F4" if pd.isna(value) else colours[column]
                 edge = RED if again[i] else colour
                 axis.add_patch(Rectangle((left + j, -i), 0.9, 0.6, fc=colour, ec=edge, lw=2))
-                text = f"{value:g}".replace("nan", "NaN") if column == "balance" else value
+                text = str(value).removesuffix(".0").replace("nan", "NaN")
                 axis.text(left + j + 0.46, -i + 0.29, text, ha="center", va="center")
 
         title = f"given: {name}" if is_source else f"{name}: {len(table)} rows"

@@ -2,29 +2,29 @@
 Dataset 与 DataLoader：从单个样本到批次，次序由你决定
 
 You will be able to answer
-    1. How do single items become batches?    show_batches  by-hand, padded, mean, same-batches
-    2. Who decides which item comes next?     show_order    once, same-seed
-    3. How is less space wasted on padding?   show_buckets  complete, mixed, repeatable, padding
-    4. What may worker processes get wrong?   show_workers  streamed, repeated, trap, cured
-    5. What does a call for each item cost?   show_rates    rate
+    1. How do single items become batches?   show_batches  by-hand, padded, mean, same-batches
+    2. Who decides which item comes next?    show_order    once, same-seed
+    3. How is less space wasted on padding?  show_buckets  complete, mixed, new, same, padding
+    4. What may worker processes get wrong?  show_workers  streamed, repeated, trap, cured, alone
+    5. What does a call for each item cost?  show_rates    rate
 Predict   arrived: two workers read a file of 1,257 lines as a stream; how many items arrive?
 Run       python phase03_pytorch/07-dataset-dataloader.py                  about 10 s
 Needs     -
-Reference pad_sequence, BatchSampler
+Reference pad_sequence
 Notation  B batch  T points of the longest item  D numbers of a point (row, column, ink)
 """
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from common.checks import check, check_close, timed
 from common.config import LessonConfig, main, param
@@ -90,20 +90,17 @@ def load(dataset: Dataset, order: Iterable[int], batch_size: int, collate: Calla
     # end practice
 
 
-def padding_share(lengths: list[int], batches: Iterable[list[int]]) -> float:
-    """The share of all places that hold no point, if these batches of indices are padded."""
-    points = 0
-    places = 0
-    for batch in batches:
-        points += sum(lengths[index] for index in batch)
-        places += len(batch) * max(lengths[index] for index in batch)
-    return 1 - points / places
+def padding_share(batches: Iterable) -> float:
+    """The share of all places that hold no point, of batches that `pad` made."""
+    real = torch.cat([mask.flatten() for _, mask, _ in batches])
+    return 1 - real.double().mean().item()
 
 
 def show_batches(cfg: Config, dataset: InkPoints) -> None:
     print("\n[1] A dataset answers len() and [i], a collate function makes a batch of the answers")
-    lengths = [2, 8, 3, 7]
-    shares = [padding_share(lengths, [[0, 1], [2, 3]]), padding_share(lengths, [[0, 2], [1, 3]])]
+    # A list answers both too, so it is a dataset.
+    items = [(torch.ones(length, 3), torch.tensor(0)) for length in [2, 8, 3, 7]]
+    shares = [padding_share(load(items, order, 2, pad)) for order in ([0, 1, 2, 3], [0, 2, 1, 3])]
     text = "of lengths 2, 8, 3, 7 in two batches, 10 of 30 places are padding; sorted, 2 of 22"
     check_close("by-hand", text, shares, [10 / 30, 2 / 22])
 
@@ -123,10 +120,13 @@ def show_batches(cfg: Config, dataset: InkPoints) -> None:
     ours = []
     theirs = []
     for chosen in [order, order[6:]]:
-        ours += [label.tolist() for _, _, label in load(dataset, chosen, cfg.batch_size, pad)]
-        theirs += map(Tensor.tolist, DataLoader(dataset.classes, cfg.batch_size, sampler=chosen))
+        ours += [classes for _, _, classes in load(dataset, chosen, cfg.batch_size, pad)]
+        theirs += DataLoader(dataset.classes, cfg.batch_size, sampler=chosen)
+    # One row for each batch; a shorter one ends in -1.
+    ours = pad_sequence(ours, batch_first=True, padding_value=-1)
+    theirs = pad_sequence(theirs, batch_first=True, padding_value=-1)
     text = "our batches are those of a DataLoader, the last one too"
-    check("same-batches", text, ours == theirs)
+    check_close("same-batches", text, ours, theirs)
 
 
 def shuffled(count: int, generator: Generator) -> list[int]:
@@ -138,8 +138,8 @@ def show_order(cfg: Config, dataset: InkPoints) -> None:
     print("\n[2] A sampler is nothing but a stream of indices")
     order = Generator().manual_seed(cfg.seed)
     epochs = [shuffled(len(dataset), order) for _ in range(2)]
-    complete = all(sorted(epoch) == list(range(len(dataset))) for epoch in epochs)
-    check("once", f"in each of two epochs, each of {len(dataset)} items comes once", complete)
+    text = "in each of two epochs, each item comes once"
+    check_close("once", text, np.sort(epochs), 2 * [range(len(dataset))])
 
     again = Generator().manual_seed(cfg.seed)
     same = epochs == [shuffled(len(dataset), again) for _ in range(2)]
@@ -148,7 +148,7 @@ def show_order(cfg: Config, dataset: InkPoints) -> None:
 
 
 def buckets(lengths: list[int], batch_size: int, generator: Generator, pool: int = 8) -> list:
-    """Batches of items of similar length, in random order, and other batches in every epoch.
+    """Lists of indices of items of similar length, in random order; other ones in every epoch.
 
     Shuffled first, then sorted within pools of `pool` batches: sorting all would repeat batches.
     """
@@ -166,17 +166,14 @@ def buckets(lengths: list[int], batch_size: int, generator: Generator, pool: int
     # end practice
 
 
-def show_buckets(cfg: Config, dataset: InkPoints) -> tuple[dict, list[int]]:
+def show_buckets(cfg: Config, dataset: InkPoints) -> dict[str, DataLoader]:
     print("\n[3] Batches of similar length: order enough to save space, chance enough to learn")
-    # 2,005 items, no two of the same length: 200 batches of 10, and a last one of 5.
-    lengths = 1 + torch.randperm(2005)
+    lengths = 1 + torch.randperm(2005)  # no two of the same length
     order = Generator().manual_seed(cfg.seed)
     first = buckets(lengths.tolist(), 10, order)
     second = buckets(lengths.tolist(), 10, order)
-    sizes = sorted(map(len, first))
-    items = sorted(index for batch in first for index in batch)
-    text = "an epoch is 200 batches of 10 and one of 5, with every item once"
-    check("complete", text, sizes == [5] + 200 * [10] and items == list(range(2005)))
+    seen = sorted(index for batch in first for index in batch)
+    check_close("complete", "an epoch has each of 2,005 items once", seen, range(2005))
 
     longest = [lengths[batch].max() for batch in first]
     rising = (np.diff(longest) > 0).mean()
@@ -184,18 +181,19 @@ def show_buckets(cfg: Config, dataset: InkPoints) -> tuple[dict, list[int]]:
     check("mixed", text, rising, above=0.35, below=0.65)
 
     again = buckets(lengths.tolist(), 10, Generator().manual_seed(cfg.seed))
-    repeated = set(map(frozenset, first)) & set(map(frozenset, second))
-    text = "the same seed gives the same batches, and the next epoch has none of them"
-    check("repeatable", text, again == first and not repeated)
+    repeats = len(set(map(frozenset, first)) & set(map(frozenset, second)))
+    check("new", "the next epoch repeats {} of these batches", repeats, at_least=0, at_most=0)
+    check("same", "the same seed gives the same batches", again == first)
 
     lengths = dataset.pictures.flatten(1).count_nonzero(dim=1).tolist()
-    at_random = torch.randperm(len(lengths), generator=order).split(cfg.batch_size)
-    epochs = {"random order": list(map(Tensor.tolist, at_random))}
-    epochs["similar length"] = buckets(lengths, cfg.batch_size, order)
-    shares = [padding_share(lengths, batches) for batches in epochs.values()]
+    at_random = DataLoader(dataset, cfg.batch_size, shuffle=True, generator=order, collate_fn=pad)
+    # Given whole batches, a DataLoader needs neither a batch size nor an order.
+    batches = buckets(lengths, cfg.batch_size, order)
+    by_length = DataLoader(dataset, batch_sampler=batches, collate_fn=pad)
+    shares = [padding_share(at_random), padding_share(by_length)]
     text = f"{shares[0]:.1%} of the places are padding in random order; by length, {{}} times that"
     check("padding", text, shares[1] / shares[0], below=0.5)
-    return epochs, lengths
+    return {"random order": at_random, "similar length": by_length}
 
 
 class Lines(IterableDataset):
@@ -225,8 +223,8 @@ class Lines(IterableDataset):
 class Moved(InkPoints):
     """The same items, each moved at random when it is asked for.
 
-    With `rng` by that one generator, which every worker gets a copy of. Without it, by one made of
-    seed, epoch and index: nothing is left that could be copied.
+    With `rng` by that generator, of which every worker gets a copy; without it by a new one, made
+    of seed, epoch and index.
     """
 
     def __init__(self, still: InkPoints, seed: int, rng: np.random.Generator | None = None):
@@ -237,7 +235,9 @@ class Moved(InkPoints):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         points, label = super().__getitem__(index)
-        rng = self.rng or np.random.default_rng([self.seed, self.epoch, index])
+        rng = self.rng
+        if rng is None:
+            rng = np.random.default_rng([self.seed, self.epoch, index])
         step = [*rng.normal(0, 0.1, size=2), 0]  # down, right, and the ink as it is
         return points + torch.tensor(step, dtype=points.dtype), label
 
@@ -247,62 +247,53 @@ def show_workers(cfg: Config, dataset: InkPoints) -> int:
     table = torch.column_stack([dataset.pictures.flatten(1), dataset.classes])
     path = cfg.out / "digits.csv"
     np.savetxt(path, table.numpy(), "%d", delimiter=",")
-    numbers = sorted(number for number, _ in read_by_workers(cfg, Lines(path, shared=True)))
-    text = f"2 workers share {len(table)} lines out, and every line arrives once"
-    check("streamed", text, numbers == list(range(len(table))))
+    lines = read_by_workers(cfg, Lines(path, shared=True))
+    lines = sorted([number, *line.tolist()] for number, line in lines)
+    text = f"2 workers share {len(table):,} lines out, and every line arrives once"
+    wanted = [[number, *line] for number, line in enumerate(table.tolist())]
+    check_close("streamed", text, lines, wanted)
     arrived = len(read_by_workers(cfg, Lines(path, shared=False)))
-    text = "not shared out, {} items arrive from the same file, and nothing warns"
+    text = "not shared out, {} items arrive from the same file"
     check("repeated", text, arrived, at_least=2 * len(table), at_most=2 * len(table))
 
     few = InkPoints(dataset.pictures[:16], dataset.classes[:16])
     held = Moved(few, cfg.seed, np.random.default_rng(cfg.seed))
     copied = torch.cat([steps_by_workers(cfg, held, few) for _ in range(2)])  # (32, 2)
-    print(f"  worker 0 moves its first item by {copied[0, 0]:.4f}, worker 1 by {copied[8, 0]:.4f}")
     text = "two workers copy one generator: 32 items of two epochs get {} different steps"
     check("trap", text, len(copied.unique(dim=0)), at_least=8, at_most=8)
 
     own = Moved(few, cfg.seed)
-    steps = [steps_by_workers(cfg, own, few)]
+    first = steps_by_workers(cfg, own, few)
+    alone = [(own[i][0] - few[i][0])[0, :2] for i in range(16)]
     own.epoch = 1
-    steps.append(steps_by_workers(cfg, own, few))
+    steps = torch.cat([first, steps_by_workers(cfg, own, few)])
     text = "with a generator for each item, they get {}"
-    check("cured", text, len(torch.cat(steps).unique(dim=0)), at_least=32)
+    check("cured", text, len(steps.unique(dim=0)), at_least=32, at_most=32)
+    check_close("alone", "one process moves them as two do", torch.stack(alone), first, atol=1e-4)
     return arrived
 
 
 def show_rates(cfg: Config, dataset: InkPoints) -> dict[str, float]:
     print("\n[5] What fits into memory is cut there; a call for each item has its price")
-    pictures = TensorDataset(dataset.pictures, dataset.classes)
-    in_memory = Batches(*pictures.tensors, batch_size=cfg.batch_size)
-    by_item = DataLoader(pictures, cfg.batch_size)
-    by_workers = DataLoader(pictures, cfg.batch_size, num_workers=cfg.workers)
+    by_item = DataLoader(dataset.pictures, cfg.batch_size)
+    in_memory = Batches(dataset.pictures, batch_size=cfg.batch_size)
     text = "cut from memory, batches come {} times faster"
-    speedup = timed("rate", text, lambda: list(by_item), lambda: list(in_memory), at_least=5)
-
-    rates = {}
-    for name, loader in [("by item", by_item), ("by item, workers", by_workers)]:
-        begin = time.perf_counter()
-        list(loader)
-        rates[name] = len(dataset) / (time.perf_counter() - begin)
-    # Not measured again, so that the two rates agree with their ratio.
-    rates["in memory"] = speedup * rates["by item"]
-    for name, rate in rates.items():
-        print(f"  {name:<18}{rate:>11,.0f} items a second")
+    speedup = timed("rate", text, lambda: list(by_item), lambda: list(in_memory), at_least=3)
     return {"speedup": speedup}
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def draw_batches(cfg: Config, epochs: dict, lengths: list[int]) -> None:
+def draw_batches(cfg: Config, loaders: dict[str, DataLoader]) -> None:
     figure, axes = new_figure(1, 2, size=(12, 5), sharey=True)
-    for axis, (name, batches) in zip(axes, epochs.items()):
-        shown = [torch.tensor(lengths)[batch] for batch in batches[:8]]
-        points = torch.cat(shown)
-        places = torch.cat([sizes.max().expand(len(sizes)) for sizes in shown])
+    for axis, (name, loader) in zip(axes, loaders.items()):
+        masks = [mask for _, mask, _ in islice(loader, 8)]
+        points = torch.cat([mask.sum(dim=1) for mask in masks])
+        places = torch.cat([torch.full((len(mask),), mask.shape[1]) for mask in masks])
         axis.barh(range(len(places)), places, height=1, color=ORANGE, label="padding")
         axis.barh(range(len(points)), points, height=1, color=BLUE, label="points")
-        share = padding_share(lengths, batches)
+        share = padding_share(loader)
         axis.set(title=f"{name}: {share:.0%} is padding", xlabel="places of an item")
     axes[0].set(ylabel="items of eight batches", ylim=(len(points), 0))
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -323,9 +314,8 @@ def steps_by_workers(cfg: Config, moved: Moved, still: InkPoints) -> Tensor:
     if cfg.workers:
         batches = DataLoader(moved, 8, num_workers=2, collate_fn=pad, timeout=60)
     else:
-        batches = []
-        for indices in [range(8), range(8, 16)]:
-            batches += load(copy.deepcopy(moved), indices, 8, pad)
+        batches = list(load(copy.deepcopy(moved), range(8), 8, pad))
+        batches += load(copy.deepcopy(moved), range(8, 16), 8, pad)
     after = torch.cat([points[:, 0, :2] for points, _, _ in batches])
     before = torch.stack([still[index][0][0, :2] for index in range(16)])
     return (after - before).round(decimals=4)
@@ -336,8 +326,7 @@ def run(cfg: Config) -> dict:
     dataset = InkPoints(torch.from_numpy(data.x_train), torch.from_numpy(data.y_train))
     show_batches(cfg, dataset)
     show_order(cfg, dataset)
-    epochs, lengths = show_buckets(cfg, dataset)
-    draw_batches(cfg, epochs, lengths)
+    draw_batches(cfg, show_buckets(cfg, dataset))
     return {"arrived": show_workers(cfg, dataset), **show_rates(cfg, dataset)}
 
 

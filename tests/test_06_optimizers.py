@@ -49,3 +49,34 @@ def test_fifty_steps_are_torchs(ours: Callable, reference: Callable) -> None:
 def test_a_typing_error_in_a_setting_is_an_error() -> None:
     with pytest.raises(TypeError):
         lesson.Momentum([torch.zeros(1)], lr=0.1, momentun=0.9)
+
+
+def test_lengths_of_momentums_steps() -> None:
+    """Of the note: gradients that agree grow tenfold, those that alternate cancel to half."""
+    p = torch.zeros(2)
+    momentum = lesson.Momentum([p], lr=1.0)
+    for step in range(200):
+        before = p.clone()
+        p.grad = torch.tensor([1.0, (-1.0) ** step])
+        momentum.step()
+    assert torch.allclose((p - before).abs(), torch.tensor([1 / 0.1, 1 / 1.9]), rtol=1e-4)
+
+
+def test_the_valleys_rate_is_sgds_best_and_0_02_its_limit() -> None:
+    losses = {}
+    for thousandths in range(1, 31):
+        p = torch.tensor([10.0, 1.0])
+        sgd = lesson.SGD([p], lr=thousandths / 1000)
+        for _ in range(100):
+            p.grad = lesson.valley_gradient(p)
+            sgd.step()
+        losses[thousandths] = lesson.valley_loss(p).item()
+    assert min(losses, key=losses.get) == 19
+    assert losses[21] > 100
+
+
+def test_first_steps_of_rmsprop_are_ten_rates_long() -> None:
+    p = torch.zeros(1)
+    p.grad = torch.tensor([7.0])
+    lesson.RMSProp([p], lr=0.1).step()
+    assert torch.allclose(p, torch.tensor([-1.0]))

@@ -1,5 +1,6 @@
 """Lesson 3.7: what its functions promise beyond what the lesson itself claims."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,24 @@ def test_steps_are_small_and_leave_the_ink(rng: np.random.Generator | None) -> N
     assert steps[:, :2].mean(dim=0).abs().max() < 0.02
     assert (steps[:, :2].std(dim=0) - 0.1).abs().max() < 0.014
     assert not steps[:, 2].any()
+
+
+def test_buckets_fill_their_batches() -> None:
+    batches = lesson.buckets(list(range(205)), 10, torch.Generator().manual_seed(0))
+    assert sorted(map(len, batches)) == [5] + 20 * [10]
+
+
+def test_the_share_of_padding_is_counted_over_all_batches() -> None:
+    """Of batches of different sizes: 2 of 6 places, then 0 of 2; not the mean of both shares."""
+    batches = [lesson.pad([digits()[i] for i in chosen]) for chosen in [[2, 0], [1]]]
+    share = lesson.padding_share(batches)
+    assert isinstance(share, float) and share == pytest.approx(2 / 8)
+
+
+def test_lines_that_all_workers_read_give_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "lines.csv"
+    np.savetxt(path, np.arange(6).reshape(3, 2), "%d", delimiter=",")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = DataLoader(lesson.Lines(path, False), batch_size=None, num_workers=2, timeout=60)
+        assert len(list(loader)) == 6

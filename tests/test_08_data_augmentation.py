@@ -32,11 +32,15 @@ def test_turned_boxes_are_those_of_v2(angle: float) -> None:
 
 
 def test_turned_there_and_back_a_box_of_32_by_19_has_3_72_times_its_area() -> None:
-    """Computed from the formula of the note: w|cos| + h|sin| twice."""
+    """The first exercise of the note. Reference: its formula, w|cos| + h|sin|, twice."""
+    box = torch.tensor([[84.0, 90.0, 116.0, 109.0]])
+    back = lesson.rotate_boxes(lesson.rotate_boxes(box, 30, 200, 200), -30, 200, 200)
     cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
     width, height = 32 * cos + 19 * sin, 32 * sin + 19 * cos
-    area = (width * cos + height * sin) * (width * sin + height * cos)
-    assert area / (32 * 19) == pytest.approx(3.7228, abs=1e-3)
+    wanted = [width * cos + height * sin, width * sin + height * cos]
+    assert (back[0, 2:] - back[0, :2]).tolist() == pytest.approx(wanted, abs=1e-3)
+    assert wanted == pytest.approx([48.45, 46.71], abs=0.01)
+    assert math.prod(wanted) / (32 * 19) == pytest.approx(3.7228, abs=1e-3)
 
 
 def test_turned_by_a_right_angle_a_square_picture_is_torch_rot90() -> None:
@@ -77,9 +81,11 @@ def test_cutmix_of_one_picture_is_that_picture() -> None:
     assert torch.equal(mixed, picture) and targets.item() == 1
 
 
-def test_the_gap_is_what_the_loss_on_unseen_pictures_has_more() -> None:
+def test_losses_and_accuracies_are_measured_on_their_own_digits() -> None:
     model = torch.nn.Flatten()  # two pixels are the two logits
     right = (torch.tensor([[[[5.0, 0.0]]]]), torch.tensor([0]))
     wrong = (torch.tensor([[[[0.0, 5.0]]]]), torch.tensor([0]))
-    gap = lesson.gap(model, right, wrong)
-    assert isinstance(gap, float) and gap == pytest.approx(5)
+    half = (torch.cat([right[0], wrong[0]]), torch.tensor([0, 0]))
+    train_loss, test_loss, accuracy, tilted = lesson.measure(model, right, wrong, half)
+    assert test_loss - train_loss == pytest.approx(5)
+    assert (accuracy, tilted) == (0, 0.5)

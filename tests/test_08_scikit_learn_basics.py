@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from common.errors import LessonError
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase01_data_science/08-scikit-learn-basics")
@@ -58,12 +59,27 @@ def test_classes_need_not_be_numbers_from_0() -> None:
     assert lesson.Logistic().fit(x, y).predict(x).tolist() == y.tolist()
 
 
-def test_an_axis_has_its_largest_entry_positive() -> None:
+def test_axes_are_orthogonal_and_carry_their_variances() -> None:
     x = np.random.default_rng(0).normal(size=(50, 4)) * [5, 3, 2, 1]
-    mean, axes, variances = lesson.main_axes(x, 4)
-    assert np.allclose(mean, x.mean(axis=0))
-    assert (axes[np.arange(4), abs(axes).argmax(axis=1)] > 0).all()
-    assert np.allclose(((x - mean) @ axes.T).var(axis=0, ddof=1), variances)
+    axes, variances = lesson.main_axes(x, 4)
+    assert np.allclose(axes @ axes.T, np.eye(4))
+    assert np.allclose((x @ axes.T).var(axis=0, ddof=1), variances)
+    assert (np.diff(variances) < 0).all()
+
+
+def test_a_centre_that_is_no_number_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        return np.full_like(centres, np.nan), np.zeros(len(x), dtype=int), np.nan
+
+    monkeypatch.setattr(lesson, "one_round", careless)
+    with pytest.raises(LessonError, match="nan"):
+        lesson.k_means(np.array([[0.0], [1]]), np.array([[0.0], [9]]))
+
+
+def test_a_gradient_that_never_falls_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lesson, "loss_gradient", lambda x, wanted, weights, c: weights + 1)
+    with pytest.raises(LessonError, match="is it right"):
+        lesson.Logistic(tolerance=0).fit(np.array([[0.0], [1]]), np.array([0, 1]))
 
 
 def test_label_0_is_a_label_and_minus_1_is_none() -> None:

@@ -33,6 +33,13 @@ def test_an_empty_payload_is_a_record() -> None:
     assert lesson.read_records(b"") == ([], 0)
 
 
+def test_the_edges_are_those_that_torch_counts_with(tmp_path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        assert lesson.bucket_edges().tolist() == writer.default_bins
+
+
 @pytest.mark.parametrize("value", [0.5, -0.5, 1e-13, 0.0])
 def test_one_value_makes_an_empty_bucket_and_a_full_one(value: float) -> None:
     limits, counts = lesson.bucket_counts(np.array([value]))
