@@ -2,15 +2,15 @@
 保存与加载：哪些必须保存，哪些不可信任
 
 You will be able to answer
-    1. What is in a state_dict, and why copy it?  show_model    overfits, depends, back, snapshot
-    2. What must be restored to go on training?   show_resume   losses, weights, every-part
-    3. How do you load a part, and know which?    show_partial  body, prefix
-    4. Which files can run code, and which not?   show_formats  refused, would-run, by-hand, library
-    5. How does a model run without its class?    show_export   exported
+    1. What does a state_dict hold, what not?   show_model    overfits, depends, back
+    2. What must be kept to go on training?     show_resume   snapshot, same-run, every-part
+    3. How do you load a part, and know which?  show_partial  body, prefix
+    4. Which files can run code, which not?     show_formats  refused, would-run, by-hand
+    5. How does a model run without its class?  show_export   exported
 Predict   moved: a run resumes with its weights only; what share of them (0 to 1) ends elsewhere?
 Run       python phase03_pytorch/10-model-save-load.py              about 10 s
 Needs     phase03_pytorch/09-training-loop
-Reference safetensors.torch
+Reference -
 """
 
 import copy
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from common.checks import check, check_close, depends_on_input, overfits
 from common.config import LessonConfig, main, param
 from common.data.images import load_images
-from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
+from common.figures import ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
 
 loop = load_lesson("phase03_pytorch/09-training-loop")
@@ -83,7 +83,7 @@ class Training:
             self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, in memory of its own."""
+        """All that the next step depends on, one entry for each of PARTS, in memory of its own."""
         # practice: Collect the state of a training
         state = {
             "model": self.model.state_dict(),
@@ -122,54 +122,50 @@ def show_model(cfg: Config, whole: Training, val: tuple[Tensor, Tensor], folder:
     text = "through a file into the new model: the same outputs, bit for bit"
     check("back", text, torch.equal(new.eval()(x), model(x)))
 
-    # The file cannot change any more, so it says what the state was.
-    training = Training(cfg, whole.x, whole.y)
-    training.train(1)
-    kept = training.state_dict()
-    torch.save(kept, folder / "kept.pt")
-    training.train(1)
-    was = torch.load(folder / "kept.pt", weights_only=True)
-    changed = [name for name in PARTS if not same(kept[name], was[name])]
-    text = "changed by one more epoch, of the state that was kept before it: "
-    check("snapshot", text + (", ".join(changed) or "nothing"), not changed)
-
 
 def show_resume(cfg: Config, whole: Training, folder: Path) -> tuple[dict, dict]:
     print("\n[2] Stop half-way and go on in a new process, as if nothing had happened")
-    epochs = cfg.epochs // 2
+    stop = cfg.epochs // 2
     half = Training(cfg, whole.x, whole.y)
+    half.model.eval()  # as after a look at the validation data
+    half.train(stop)
+    print(f"  stopped after {stop} epochs, at a loss of {half.losses[-1]:.3f}")
+    kept = half.state_dict()
+    torch.save(kept, folder / "last.pt")
+
+    # The file cannot change any more, so it says what the state was.
     half.train(1)
-    half.model.eval()  # as for a look at the validation data
-    half.train(epochs - 1)
-    torch.save(half.state_dict(), folder / "last.pt")
+    saved = torch.load(folder / "last.pt", weights_only=True)
+    wrong = [part for part in PARTS if part not in kept or not same(kept[part], saved[part])]
+    text = "of the five parts, left out or changed by one more epoch of training: "
+    check("snapshot", text + (", ".join(wrong) or "none"), not wrong)
 
     restored = {"all five": PARTS, "weights only": ("model",)}
     for lost in PARTS:
         restored[f"no {lost}"] = tuple(part for part in PARTS if part != lost)
-    losses = {"uninterrupted": whole.losses[len(half.losses) :]}
-    distances = {}
+    resumed = {}
+    off = {}  # of each weight, how far it ends from where the uninterrupted run ends
     for name, parts in restored.items():
         again = Training(cfg, whole.x, whole.y)
         torch.manual_seed(cfg.seed + 1)  # a new process draws other numbers
         state = again.state_dict()
         saved = torch.load(folder / "last.pt", weights_only=True)
         again.load_state_dict(state | {part: saved[part] for part in parts})
-        again.train(cfg.epochs - epochs)
-        losses[name] = again.losses
-        distances[name] = (loop.flat(again.model) - loop.flat(whole.model)).abs()
+        again.train(cfg.epochs - stop)
+        resumed[name] = again
+        off[name] = (loop.flat(again.model) - loop.flat(whole.model)).abs()
 
-    text = "all five parts restored: the losses of the uninterrupted run, bit for bit"
-    check_close("losses", text, losses["all five"], losses["uninterrupted"], rtol=0, atol=0)
-    text = "and its weights: the largest difference is {}"
-    check("weights", text, distances["all five"].max(), at_most=0)
-    largest = {name: distance.max().item() for name, distance in distances.items()}
-    nearest = min(value for name, value in largest.items() if name != "all five")
-    text = "without any one of them the run ends elsewhere, some weight by {} or more"
-    check("every-part", text, nearest, above=1e-3)
-
-    moved = (distances["weights only"] > 0).float().mean().item()
+    ours = [*resumed["all five"].losses, off["all five"].max()]
+    wanted = [*whole.losses[-len(ours) + 1 :], 0]
+    text = "all five parts restored: the losses and weights of the uninterrupted run, bit for bit"
+    check_close("same-run", text, ours, wanted, rtol=0, atol=0)
+    ends = {name: each.max().item() for name, each in off.items()}
+    least = min([name for name in ends if name != "all five"], key=ends.get)
+    text = f"each part matters: in the nearest case, “{least}”, some weight ends {{}} away"
+    check("every-part", text, ends[least], above=1e-3)
+    moved = (off["weights only"] > 0).float().mean().item()
     print(f"  with the weights only, a share of {moved:.3f} of the weights ends elsewhere")
-    return {"moved": moved, "largest": largest["weights only"]}, {"losses": losses, "ends": largest}
+    return {"moved": moved, "largest": ends["weights only"]}, ends
 
 
 def load_matching(model: nn.Module, state: dict[str, Tensor]) -> dict[str, list[str]]:
@@ -194,28 +190,28 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> dict[str, list[
 
 
 def show_partial(cfg: Config, whole: Training) -> None:
-    print("\n[3] A part of a model: strict=False is silent, so ask for a report")
+    print("\n[3] A part of a model: strict=False raises nothing, so read what became of each name")
     trained = whole.model.state_dict()
     two = Classifier(cfg, classes=2)
     head = copy.deepcopy(two.head.state_dict())
     report = load_matching(two, trained)
     for what, names in report.items():
         print(f"  {what:<10} {', '.join(names)}")
-    bodies, heads = ["body.0.weight", "body.0.bias"], ["head.weight", "head.bias"]
-    expected = {"loaded": bodies, "missing": heads, "left over": heads}
+    told = {what: set(names) for what, names in report.items()}
+    heads = {"head.weight", "head.bias"}
+    expected = {"loaded": {"body.0.weight", "body.0.bias"}, "missing": heads, "left over": heads}
     body = same(two.body.state_dict(), whole.model.body.state_dict())
-    text = "a head of 2 classes gets the trained body, and keeps its own weights"
-    check("body", text, report == expected and body and same(head, two.head.state_dict()))
+    text = "a head of 2 classes gets the trained body, keeps its own weights, and is told so"
+    check("body", text, told == expected and body and same(head, two.head.state_dict()))
 
     # As DataParallel names them.
     wrapped = {f"module.{name}": values for name, values in trained.items()}
-    before = copy.deepcopy(two.state_dict())
-    two.load_state_dict(wrapped, strict=False)
-    loaded = sum(not same(before[name], values) for name, values in two.state_dict().items())
-    counts = [len(names) for names in load_matching(two, wrapped).values()]
-    text = f"a prefix on all names: strict=False loads {loaded}, and is silent; the report counts "
-    text += "{} loaded, {} missing, {} left over".format(*counts)
-    check("prefix", text, loaded == 0 and counts == [0, 4, 4])
+    returned = two.load_state_dict(wrapped, strict=False)
+    report = load_matching(two, wrapped)
+    counts = [len(report[what]) for what in ("loaded", "missing", "left over")]
+    text = f"a prefix on all names: no error, though {len(returned.missing_keys)} are missing; we "
+    text += "count {} loaded, {} missing, {} left over".format(*counts)
+    check("prefix", text, counts == [0, 4, 4])
 
 
 @dataclass
@@ -232,7 +228,8 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
     """The tensors in the bytes of a safetensors file. There is nothing in it that could be run.
 
     The first 8 bytes say how long the header is, little-endian. The header is JSON: for each name
-    dtype (see DTYPES), shape, and data_offsets, which count from the header's end.
+    dtype (see DTYPES), shape, and data_offsets, which count from the header's end. The name
+    __metadata__ is no tensor: it holds remarks of whoever wrote the file.
     """
     # practice: Read a safetensors file
     length = int.from_bytes(content[:8], "little")
@@ -241,7 +238,6 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
 
     tensors = {}
     for name, entry in header.items():
-        # The only entry that is no tensor: remarks of whoever wrote the file.
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
@@ -263,9 +259,8 @@ def show_formats(cfg: Config, whole: Training, folder: Path) -> None:
         torch.load(path, weights_only=True)
     except pickle.UnpicklingError:
         refused = True
-    check(
-        "refused", "weights_only=True refuses it, and runs nothing", refused and not marker.exists()
-    )
+    text = "weights_only=True refuses it, and runs nothing"
+    check("refused", text, refused and not marker.exists())
     torch.load(path, weights_only=False)["head.weight"].close()
     check("would-run", "weights_only=False runs it: a file nobody asked for", marker.exists())
 
@@ -277,16 +272,6 @@ def show_formats(cfg: Config, whole: Training, folder: Path) -> None:
     text = f"{len(content)} bytes made by hand are read as {ours}"
     check("by-hand", text, ours == {"count": -7, "w": [[1, 2, 3], [4, 5, 6]]})
 
-    try:
-        from safetensors.torch import load_file, save_file
-    except ImportError:
-        print("  library is not judged: the package safetensors is not installed")
-        return
-    path = folder / "model.safetensors"
-    save_file(whole.model.state_dict(), path, metadata={"format": "pt"})
-    text = "from a file of the library we read what the library reads, bit for bit"
-    check("library", text, same(read_safetensors(path.read_bytes()), load_file(path)))
-
 
 def show_export(cfg: Config, whole: Training, folder: Path) -> None:
     print("\n[5] torch.export: the graph and its weights in one file, to be run without the class")
@@ -295,6 +280,8 @@ def show_export(cfg: Config, whole: Training, folder: Path) -> None:
     program = torch.export.export(model, (whole.x[:2],), dynamic_shapes=(any_size,))
     torch.export.save(program, folder / "model.pt2")
     loaded = torch.export.load(folder / "model.pt2").module()
+    calls = [node.name for node in loaded.graph.nodes if node.op == "call_function"]
+    print(f"  loaded is no Classifier but a graph: {', '.join(calls)}")
     ours = torch.cat([loaded(whole.x[:size]) for size in (1, 2, 7, 200)])
     eager = torch.cat([model(whole.x[:size]) for size in (1, 2, 7, 200)])
     check_close("exported", "loaded, it gives the model's outputs at 4 batch sizes", ours, eager)
@@ -303,19 +290,14 @@ def show_export(cfg: Config, whole: Training, folder: Path) -> None:
 # Pictures and helpers: skip on a first reading
 
 
-def draw_resume(cfg: Config, found: dict[str, dict]) -> None:
-    figure, (left, right) = new_figure(1, 2, size=(13, 4.8))
-    looks = {"uninterrupted": (GREY, 8), "weights only": (ORANGE, 2.5), "all five": (BLUE, 2.5)}
-    for name, (colour, width) in looks.items():
-        left.plot(found["losses"][name][:30], color=colour, linewidth=width, label=name)
-    left.set(xlabel="step after the stop", ylabel="loss", ylim=(0, None), title="After the stop")
-    left.legend(loc="lower center", ncols=3)
-
-    names = list(found["ends"])[::-1]
-    bars = right.barh(names, [found["ends"][name] for name in names], color=ORANGE)
-    right.bar_label(bars, fmt="%.2g", padding=4)
-    right.margins(x=0.12)
-    right.set(xlabel="largest difference of a weight", title="What was restored, and where it ends")
+def draw_resume(cfg: Config, ends: dict[str, float]) -> None:
+    figure, axis = new_figure(size=(9, 4.4))
+    names = list(ends)[::-1]
+    bars = axis.barh(names, [ends[name] for name in names], color=ORANGE)
+    axis.bar_label(bars, fmt="%.2g", padding=4)
+    axis.margins(x=0.12)
+    axis.set(xlabel="largest difference of a weight, at the end", ylabel="restored")
+    axis.set_title("How far from the run that never stopped")
     save_figure(figure, cfg.out / "resume")
 
 
@@ -338,11 +320,11 @@ def run(cfg: Config) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         show_model(cfg, whole, val, folder)
-        numbers, found = show_resume(cfg, whole, folder)
+        numbers, ends = show_resume(cfg, whole, folder)
         show_partial(cfg, whole)
         show_formats(cfg, whole, folder)
         show_export(cfg, whole, folder)
-    draw_resume(cfg, found)
+    draw_resume(cfg, ends)
     return numbers
 
 
