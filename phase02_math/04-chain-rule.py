@@ -2,11 +2,11 @@
 链式法则：写一个自动求导引擎，并用它训练网络
 
 You will be able to answer
-    1. How does a change travel through several steps?    show_chain    by-hand
-    2. Why backwards, in this order, and with +=?         show_graph    shared, once
-    3. Is this what torch.autograd computes?              show_parity   parity
-    4. Can it learn what no straight line separates?      show_moons    overfits, depends, accuracy
-    5. Why does a network need a nonlinearity?            show_moons    gain
+    1. How does a change travel through the steps?    show_chain   by-hand
+    2. Why backwards, in this order, and with +=?     show_graph   shared, once
+    3. Is this what torch.autograd computes?          show_parity  parity
+    4. Can it learn what no straight line separates?  show_moons   loss, overfits, depends, accuracy
+    5. Why does a network need a nonlinearity?        show_moons   straight, gain
 Predict   without_tanh: what share of two moons can a network without tanh get right?
 Run       python phase02_math/04-chain-rule.py                             about 20 s
 Needs     -
@@ -231,6 +231,10 @@ def show_moons(cfg: Config) -> tuple[dict[str, Network], dict[str, float]]:
     x_train, y_train = moons(cfg.samples, rng)
     x_test, y_test = moons(400, rng)
     small = Network(cfg.hidden_dim, rng)
+    scores = torch.tensor([small(x).data for x in x_train[:10]], dtype=torch.float64)
+    wanted = torch.nn.functional.soft_margin_loss(scores, torch.tensor(y_train[:10]))
+    loss = loss_of(small, x_train[:10], y_train[:10])
+    check_close("loss", "the logistic loss of ten points is torch's", loss.data, wanted)
     loss = train(small, x_train[:10], y_train[:10], steps=150, lr=cfg.lr)
     check("overfits", "ten points are learned by heart: the loss falls to {}", loss, below=0.05)
 
@@ -249,14 +253,18 @@ def show_moons(cfg: Config) -> tuple[dict[str, Network], dict[str, float]]:
     print(f"   without tanh {scores['without_tanh']:.3f}   with tanh {scores['with_tanh']:.3f}")
     depends_on_input("depends", "the answer depends on the point", predicted, y_test)
     expect("accuracy", "with tanh a share of {} is right", scores["with_tanh"], at_least=0.95)
+    # A score that is one weighted sum has this property, and its boundary is a straight line.
+    score = networks["without_tanh"]
+    a, b = x_test[:2]
+    halfway = score((a + b) / 2).data
+    text = "without tanh, the score halfway between two points is halfway between their scores"
+    check_close("straight", text, halfway, (score(a).data + score(b).data) / 2)
     gain = scores["with_tanh"] - scores["without_tanh"]
-    expect(
-        "gain",
-        "the same network without tanh gets {} less right",
-        gain,
-        at_least=0.04,
-    )
+    expect("gain", "tanh raises the share that is right by {}", gain, at_least=0.04)
     return networks, scores
+
+
+# Pictures and helpers: skip on a first reading
 
 
 def moons(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -285,9 +293,6 @@ def random_formula(seed: int, numbers: list) -> "Value | torch.Tensor":
         ]
         results.append(choices[rng.integers(len(choices))])
     return sum(results)
-
-
-# Pictures: skip on a first reading
 
 
 def draw_graph(cfg: Config) -> None:
@@ -326,9 +331,7 @@ def draw_moons(cfg: Config, networks: dict[str, Network]) -> None:
             scores[row] = [network(np.array([x, y])).data for x in across]
         axis.contour(across, up, scores, levels=[0], colors=GREY, linestyles=style, linewidths=2)
     axis.scatter(*points.T, c=np.where(targets == 1, BLUE, ORANGE), s=28)
-    axis.set(
-        xticks=(), yticks=(), title="Where the score is 0: without tanh dashed, with tanh full"
-    )
+    axis.set(xticks=(), yticks=(), title="Score 0: without tanh dashed, with tanh solid")
     save_figure(figure, cfg.out / "moons")
 
 
