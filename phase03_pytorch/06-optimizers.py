@@ -165,15 +165,6 @@ def show_parity(cfg: Config) -> None:
         check_close(claim, f"{ours.__name__} is torch's, up to {{}}", mine, theirs)
 
 
-def valley_gradient(p: Tensor) -> Tensor:
-    """Of (x² + 100 y²) / 2: at the same distance 100 times as large across as along."""
-    return p * torch.tensor([1.0, 100.0])
-
-
-def valley_loss(p: Tensor) -> Tensor:
-    return (p[..., 0] ** 2 + 100 * p[..., 1] ** 2) / 2
-
-
 def show_valley(cfg: Config) -> dict[str, Tensor]:
     print("\n[2] A valley: momentum's steps grow along it, where gradients keep their sign")
     walks = {}
@@ -203,19 +194,6 @@ def show_scale(cfg: Config) -> None:
         ends.append(p)
     text = "50 steps of Adam end in the same place if the loss is 1,000 times as large"
     check_close("scale", text, ends[1], ends[0])
-
-
-def train(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, cfg: Config) -> float:
-    """Steps on batches of 64; returns the loss on all samples, infinite if it diverged."""
-    order = torch.Generator().manual_seed(cfg.seed)
-    for _ in range(cfg.steps):
-        batch = torch.randint(len(x), (64,), generator=order)
-        loss = F.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return F.cross_entropy(model(x), y).nan_to_num(torch.inf).item()
 
 
 def show_network(cfg: Config) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
@@ -302,6 +280,15 @@ def draw_rates(cfg: Config, rates: Tensor, losses: dict[str, Tensor]) -> None:
     save_figure(figure, cfg.out / "rates")
 
 
+def valley_gradient(p: Tensor) -> Tensor:
+    """Of (x² + 100 y²) / 2: at the same distance 100 times as large across as along."""
+    return p * torch.tensor([1.0, 100.0])
+
+
+def valley_loss(p: Tensor) -> Tensor:
+    return (p[..., 0] ** 2 + 100 * p[..., 1] ** 2) / 2
+
+
 def noisy_walk(rule: Callable, settings: dict, seed: int) -> Tensor:
     """(50, 15): two parameters after each of 50 steps; one is at times without a gradient."""
     rng = torch.Generator().manual_seed(seed)
@@ -317,6 +304,19 @@ def noisy_walk(rule: Callable, settings: dict, seed: int) -> Tensor:
         optimizer.step()
         seen.append(torch.cat([matrix.flatten(), vector]))
     return torch.stack(seen)
+
+
+def train(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, cfg: Config) -> float:
+    """Steps on batches of 64; returns the loss on all samples, infinite if it diverged."""
+    order = torch.Generator().manual_seed(cfg.seed)
+    for _ in range(cfg.steps):
+        batch = torch.randint(len(x), (64,), generator=order)
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y).nan_to_num(torch.inf).item()
 
 
 def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Lesson 3.6 and its note: seven rules, fifty steps, parameter by parameter as torch.optim."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -80,3 +81,13 @@ def test_first_steps_of_rmsprop_are_ten_rates_long() -> None:
     p.grad = torch.tensor([7.0])
     lesson.RMSProp([p], lr=0.1).step()
     assert torch.allclose(p, torch.tensor([-1.0]))
+
+
+@pytest.mark.parametrize("name", ["RMSProp", "Adam", "AdamW"])
+def test_settings_have_the_defaults_of_torch(name: str) -> None:
+    ours, theirs = (inspect.signature(rule).parameters for rule in RULES[name])
+    shared = [key for key in ours if key in theirs and ours[key].default is not inspect._empty]
+    assert shared
+    assert {key: ours[key].default for key in shared} == {
+        key: theirs[key].default for key in shared
+    }
