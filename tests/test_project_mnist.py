@@ -246,6 +246,40 @@ def test_jitter_turns_slants_and_scales(jittered: np.ndarray) -> None:
     )
 
 
+def test_jitter_is_the_map_of_the_note(monkeypatch) -> None:
+    """p = R q / s + (k q_y, 0) + t, from the five numbers that were drawn for each picture."""
+    draws = 2 * torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) - 1
+    maps = []
+    affine_grid = torch.nn.functional.affine_grid
+
+    def keep(theta: torch.Tensor, *rest, **options) -> torch.Tensor:
+        maps.append(theta)
+        return affine_grid(theta, *rest, **options)
+
+    monkeypatch.setattr(torch, "rand", lambda *shape, **rest: (draws + 1) / 2)
+    monkeypatch.setattr(torch.nn.functional, "affine_grid", keep)
+    project.jitter(torch.zeros(40, 1, 28, 28))
+    for number, (turn, size, slant, right, down) in enumerate(draws.double().T.numpy()):
+        c, s = np.cos(np.radians(10 * turn)), np.sin(np.radians(10 * turn))
+        wanted = np.array([[c, -s], [s, c]]) / (1 + 0.1 * size)
+        wanted[0, 1] += 0.15 * slant
+        wanted = np.c_[wanted, [2 * right / 14, 2 * down / 14]]
+        np.testing.assert_allclose(maps[0][number].numpy(), wanted, atol=1e-6)
+
+
+def test_the_bars_are_measured_on_both_axes() -> None:
+    bars = torch.zeros(3, 1, 28, 28)
+    bars[0, 0, 6:22, 13:15] = 1
+    bars[1, 0, 8:24, 16:18] = 1
+    for row in range(6, 22):
+        bars[2, 0, row, row : row + 2] = 1  # at 45°
+    size, right, down, lean = project.measure_bars(bars).T
+    np.testing.assert_allclose(size, 32**0.5, rtol=1e-6)
+    np.testing.assert_allclose(right, [13.5, 16.5, 14], rtol=1e-6)
+    np.testing.assert_allclose(down, [13.5, 15.5, 13.5], rtol=1e-6)
+    np.testing.assert_allclose(lean, [0, 0, 45], atol=1e-4)
+
+
 @pytest.fixture
 def judge(tmp_path: Path):
     """A function that says whether section 2 of the lesson finds a fault."""
@@ -314,8 +348,63 @@ def test_only_training_batches_are_jittered_shuffled_and_cut() -> None:
     labels = torch.cat([y for _, y in first])
     assert torch.equal(labels, torch.cat([y for _, y in again]))
     assert not torch.equal(labels, torch.from_numpy(data.y_train[:288]))
+    other, validation = project.make_batches(cfg, data, seed=4)
+    assert not torch.equal(labels, torch.cat([y for _, y in other]))
+    assert validation.batch_size == 1000 and not validation.shuffle
     off = dataclasses.replace(cfg, augment=False)
     assert project.make_batches(off, data, seed=3)[0].transform is None
+
+
+def test_the_network_is_the_one_of_the_note() -> None:
+    """Filters of 25 weights, 1,536 features; no bias where batch norm would take it away."""
+    shapes = {tuple(p.shape) for p in project.DigitNet(24).parameters() if p.ndim > 1}
+    assert shapes == {(24, 1, 5, 5), (48, 24, 3, 3), (96, 48, 3, 3), (10, 1536)}
+    assert sum(p.numel() for p in project.DigitNet(24).parameters()) == 68_146
+    sizes = []
+    model = project.DigitNet(24)
+    for layer in model.features:
+        layer.register_forward_hook(lambda layer, x, y: sizes.append(tuple(y.shape[1:])))
+    model(torch.zeros(2, 1, 28, 28))
+    assert [size for size, last in zip(sizes, [None, *sizes]) if size != last] == [
+        (24, 12, 12),
+        (24, 6, 6),
+        (48, 6, 6),
+        (96, 4, 4),
+        (1536,),
+    ]
+    assert [type(layer).__name__ for layer in model.features] == (
+        ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU"]
+        + 2 * ["Conv2d", "BatchNorm2d", "ReLU"]
+        + ["Flatten"]
+    )
+
+
+def test_no_loss_falls_below_the_entropy_of_a_smoothed_label() -> None:
+    label = torch.tensor([[0.955] + 9 * [0.005]])
+    loss = project.cross_entropy(lambda x: label.log(), (None, torch.tensor([0])))
+    assert loss.item() == pytest.approx(0.282, abs=5e-4)
+    assert loss.item() == pytest.approx(torch.special.entr(label).sum().item(), abs=1e-5)
+
+
+def test_labels_of_any_type_become_class_numbers() -> None:
+    x, y = project.to_tensors(np.zeros((3, 28, 28), dtype=np.uint8), np.arange(3, dtype=np.uint8))
+    assert (x.dtype, x.shape, y.dtype) == (torch.float32, (3, 1, 28, 28), torch.int64)
+
+
+def test_the_simpler_methods() -> None:
+    """The nearest training picture found one by one; a linear model far better than a guess."""
+    cfg = project.Config(tiny=True, simple=80)
+    data = load_images(cfg, "mnist-5k")
+    x, y = project.to_tensors(data.x_val[:50], data.y_val[:50])
+    found = project.simpler_methods(cfg, data, x, y)
+    pictures = data.x_train[:80].reshape(80, -1) / 255
+    right = 0
+    for picture, label in zip(data.x_val[:50].reshape(50, -1) / 255, data.y_val[:50]):
+        nearest = ((pictures - picture) ** 2).sum(axis=1).argmin()
+        right += data.y_train[nearest] == label
+    assert found["nearest_neighbour"] == pytest.approx(right / 50)
+    assert all(type(score) is float for score in found.values())
+    assert 0.4 < found["linear"] < 1 and found.keys() == {"linear", "nearest_neighbour"}
 
 
 def test_the_first_loss_is_that_of_a_guess() -> None:
@@ -348,6 +437,62 @@ def test_a_drawing_comes_back_whatever_its_place_size_and_polarity() -> None:
         sheet[top : top + 28 * scale, left : left + 28 * scale] = 250 - large * (250 / 255)
         for drawing in (sheet, 255 - sheet):
             assert np.abs(project.like_mnist(drawing).astype(int) - wanted).mean() < 3
+
+
+def test_a_centre_of_mass_out_of_reach() -> None:
+    """A blot with a thin tail: to bring its centre to 14 would push the tail out of the picture."""
+    tail = np.zeros((20, 20), dtype=np.uint8)
+    tail[:10, :6] = tail[0] = 255
+    sheet = np.zeros((40, 40), dtype=np.uint8)
+    sheet[10:30, 5:25] = tail
+    for turned in (sheet, sheet.T, sheet[:, ::-1], sheet.T[::-1]):
+        found = project.like_mnist(turned)
+        # all of it is there, against the edge that the blot would cross
+        assert found.sum() == turned.sum() and found.dtype == np.uint8
+        rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+        assert {len(rows), len(columns)} == {10, 20}
+        long = rows if len(rows) == 20 else columns
+        assert long[0] == 8 or long[-1] == 19
+
+
+def test_a_fifth_of_the_darkest_ink_counts_and_less_does_not() -> None:
+    """255 / 5 = 51: the box of the ink reaches as far as what is that dark, and no farther."""
+    paper = np.full((60, 60), 255, dtype=np.uint8)
+    paper[20:40, 20:24] = 0
+    bar = project.like_mnist(paper)
+    assert (bar.any(axis=0).sum(), bar.any(axis=1).sum()) == (4, 20)
+    paper[20:40, 24:30] = 255 - 51
+    assert project.like_mnist(paper).any(axis=0).sum() == 10
+    paper[20:40, 24:30] = 255 - 50
+    assert np.array_equal(project.like_mnist(paper), bar)
+
+
+def test_the_border_says_what_paper_is_on_all_four_sides() -> None:
+    """Top and bottom lighter than the corners, left and right darker: the median is a corner."""
+    grey = np.full((42, 42), 100, dtype=np.uint8)
+    grey[[0, -1]] = 240
+    grey[:, [0, -1]] = 200
+    grey[np.ix_([0, -1], [0, -1])] = 220
+    # the ink is 120 and becomes 255; the sides are 20 off, less than a fifth
+    for turned in (grey, grey.T):
+        assert project.like_mnist(turned).sum() == 20 * 20 * 255
+
+
+def test_a_faint_pencil_becomes_full_ink() -> None:
+    digit = load_images(project.Config(tiny=True), "mnist-5k").x_val[0]
+    sheet = np.kron(digit / 255, np.ones((5, 5)))
+    wanted = project.like_mnist((255 - 250 * sheet).astype(np.uint8)).astype(int)
+    faint = project.like_mnist((255 - 60 * sheet).astype(np.uint8))
+    assert faint.max() == 255 and np.abs(faint - wanted).mean() < 3
+
+
+def test_a_line_one_pixel_wide_stays_one_pixel_wide() -> None:
+    """60 pixels become 20, and a third of a pixel is none."""
+    sheet = np.zeros((80, 80), dtype=np.uint8)
+    sheet[10:70, 40] = 255
+    for line, axis in ((sheet, 0), (sheet.T, 1)):
+        assert project.like_mnist(line).any(axis=axis).sum() == 1
+        assert project.like_mnist(line).any(axis=1 - axis).sum() == 20
 
 
 def test_transparent_means_paper() -> None:

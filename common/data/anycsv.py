@@ -95,7 +95,8 @@ def read_any_csv(
         series[names[place]] = _without_missing(table[:, place], set(keep_words), counts)
     notes += _said_missing(counts)
     frame = pd.DataFrame(series, dtype=object)
-    if frame.notna().sum().sum() == 0:
+    # the search ends at the first cell that is known
+    if all(cell is None for column in series.values() for cell in column):
         raise LessonError(f"{shown} has names but no rows. Add the rows, or export the file again.")
     current().use_data(Path(shown).name, shown)
     return frame, notes
@@ -312,7 +313,8 @@ def _collect(
             else:
                 if len(row) < width:
                     short.append(number)
-                cells.append((row + [""] * width)[:width])
+                    row = row + [""] * (width - len(row))
+                cells.append(row[:width])
     except csv.Error as error:
         raise _unreadable(shown, error) from None
 
@@ -341,12 +343,11 @@ def _rows(numbers: list[int]) -> str:
 
 def _without_missing(column, keep: set[str], counts: Counter[str]) -> list:
     """The cells with None for the missing ones; how often each word stood for one is added up."""
-    words = MISSING - keep
-    found = [cell for cell in column if cell in words]
-    counts.update(found)
-    if not found:
-        return [cell or None for cell in column]
-    return [None if cell in words else cell or None for cell in column]
+    missing = (MISSING - keep) | {""}
+    if missing.isdisjoint(column):
+        return list(column)
+    counts.update(cell for cell in column if cell and cell in missing)
+    return [None if cell in missing else cell for cell in column]
 
 
 def _said_missing(counts: Counter[str]) -> list[str]:

@@ -119,12 +119,16 @@ def to_dates(cells: "Series") -> "tuple[Series, str]":
     """
     import pandas as pd
 
-    some = _some(cells)
+    if not _has_digits(cells):
+        return pd.Series(float("nan"), cells.index), ""
+    some = _without_time(_some(cells))
+    every = None
     fits = {}
-    for form in DATES if _has_digits(cells) else ():
+    for form in DATES:
         # a form that fits none of these is none of this column's
-        if _days(some, form).notna().any():
-            fits[form] = _days(cells, form)
+        if _days(*some, form).notna().any():
+            every = every or _without_time(cells)
+            fits[form] = _days(*every, form)
     if not fits:
         return pd.Series(float("nan"), cells.index), ""
 
@@ -155,19 +159,26 @@ def _fits_as_well(fits: "dict[str, Series]", form: str, days: "Series") -> bool:
     return swapped is not None and bool(swapped[days.dropna().index].notna().all())
 
 
-def _days(cells: "Series", form: str) -> "Series":
+def _without_time(cells: "Series") -> "tuple[Series, Series, Series]":
+    """The cells (n,), the same without a time of the day behind them, and that as part of a day."""
     import pandas as pd
 
-    if form == "ISO8601":
-        parsed = pd.to_datetime(cells, format=form, errors="coerce", utc=True).dt.tz_localize(None)
-        return _since_1970(parsed)
     time = cells.str.extract(TIME)
     hours = pd.to_numeric(time[0])
     afternoon = time[3].str.lower().map({"am": 0, "pm": 12})
     hours = hours.where(afternoon.isna(), hours % 12 + afternoon)
     clock = hours / 24 + pd.to_numeric(time[1]) / 1440 + pd.to_numeric(time[2]).fillna(0) / 86400
-    dates = cells.str.replace(TIME, "", regex=True)
-    return _since_1970(pd.to_datetime(dates, format=form, errors="coerce")) + clock.fillna(0)
+    return cells, cells.str.replace(TIME, "", regex=True), clock.fillna(0)
+
+
+def _days(cells: "Series", dates: "Series", clock: "Series", form: str) -> "Series":
+    """Days since 1970, of what _without_time gives; NaN where this form does not fit."""
+    import pandas as pd
+
+    if form == "ISO8601":
+        parsed = pd.to_datetime(cells, format=form, errors="coerce", utc=True).dt.tz_localize(None)
+        return _since_1970(parsed)
+    return _since_1970(pd.to_datetime(dates, format=form, errors="coerce")) + clock
 
 
 def _since_1970(times: "Series") -> "Series":

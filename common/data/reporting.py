@@ -1,6 +1,8 @@
 """What a report about a table needs and no lesson teaches: containers, charts as counts, words."""
 
 import difflib
+import importlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from common.data.cells import MOSTLY, are_days, to_dates, to_numbers
 from common.errors import LessonError
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import Categorical, DataFrame, Series
 
 USED = ("number", "date", "category")  # the kinds that can be drawn and compared
 LEVELS = 8  # of a category in a chart
@@ -162,10 +164,13 @@ def model_rows(table: Table, most: int, seed: int) -> "tuple[DataFrame, np.ndarr
 
 
 class Stopwatch:
-    """CPU-seconds that each part of a run took: `with watch.time("reading"): …`, print(watch)."""
+    """CPU-seconds that each part of a run took: `with watch.time("reading"): …`, print(watch).
+
+    The first part is all that this process did before.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = {"starting": time.process_time()}
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
@@ -174,7 +179,17 @@ class Stopwatch:
         self.seconds[part] = time.process_time() - start
 
     def __str__(self) -> str:
-        return ", ".join(f"{part} {seconds:.1f} s" for part, seconds in self.seconds.items())
+        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in self.seconds.items())
+        return f"{parts}; together {sum(self.seconds.values()):.1f} s"
+
+
+def load_libraries() -> None:
+    """Load the large ones now, or their time is taken for that of the part that needs them first.
+
+    They are loaded after the table was read: a refusal of a bad file does not wait for them.
+    """
+    for name in ("scipy.stats", "sklearn.ensemble", "sklearn.model_selection", "jinja2"):
+        importlib.import_module(name)
 
 
 def plain(value: float) -> str:
@@ -279,7 +294,7 @@ def describe(table: Table, name: str) -> dict[str, Any]:
         common = known.value_counts().head(3)
         row["common"] = [(value[:30], count) for value, count in common.items()]
     if column.kind in USED:
-        everyone = pd.Series("all", table.values.index)
+        everyone = pd.Categorical.from_codes(np.zeros(len(table.values), dtype=int), ["all"])
         row["bars"] = [sum(bar) for bar in chart(table, name, everyone)["counts"]]
     return row
 
@@ -310,20 +325,23 @@ def target_groups(table: Table) -> "Series":
 
 def make_charts(table: Table) -> list[dict[str, Any]]:
     """A chart of every column but the target, in the colours of the target."""
-    groups = target_groups(table)
+    import pandas as pd
+
+    groups = pd.Categorical(target_groups(table))
     return [chart(table, name, groups) for name in table.of(*USED) if name != table.target]
 
 
-def chart(table: Table, name: str, groups: "Series") -> dict[str, Any]:
+def chart(table: Table, name: str, groups: "Categorical") -> dict[str, Any]:
     """How often each value occurs in each group of rows (n,): counts (bars, groups).
 
-    Of a category the bars are its levels, commonest first; of a number or a date, equal steps.
+    Of a category the bars are its levels, commonest first; of a number or a date, equal steps,
+    the last with both of its ends.
     """
     import pandas as pd
 
     x = table.values[name]
     kind = table.columns[name].kind
-    levels = sorted(groups.unique())
+    levels = list(groups.categories)
     found: dict[str, Any] = {"name": name, "kind": kind, "levels": levels}
     if kind == "category":
         x = commonest(x, LEVELS)
@@ -337,8 +355,14 @@ def chart(table: Table, name: str, groups: "Series") -> dict[str, Any]:
         write = plain if kind == "number" else plain_day
         found["labels"] = [write(edges[0]), write(edges[-1])]
 
-    counts = [np.histogram(values[(groups == level).to_numpy()], edges)[0] for level in levels]
-    return found | {"edges": edges, "counts": np.stack(counts, axis=1).tolist()}
+    # what is missing, NaN or -1, lies within no edges
+    known = (values >= edges[0]) & (values <= edges[-1])
+    bars = np.searchsorted(edges, values[known], "right") - 1
+    bars = np.minimum(bars, len(edges) - 2)
+    shape = (len(edges) - 1, len(levels))
+    cells = bars * shape[1] + groups.codes[known]
+    counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    return found | {"edges": edges, "counts": counts.tolist()}
 
 
 def count_formulas(table: Table) -> int:
@@ -354,6 +378,13 @@ def count_formulas(table: Table) -> int:
         begins = counts[counts.index.str.match(r"[=@+-].")]
         count += begins[pd.to_numeric(begins.index, errors="coerce").isna()].sum()
     return int(count)
+
+
+def addresses_outside(page: str) -> list[str]:
+    """The addresses of an HTML page that are neither a place in it nor data in it."""
+    # the quotation marks of a cell are written &#34;
+    addresses = re.findall(r'\b(?:src|href|srcset|action)="([^"]*)"', page)
+    return [address for address in addresses if not address.startswith(("data:", "#"))]
 
 
 def draw_charts(charts: list[dict], title: str, path: Path) -> Path:
