@@ -888,7 +888,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_data_lists_where_things_lie(mini, capfd, monkeypatch):
     words = said(capfd, "data")[1]
-    assert "40 small pictures" in words and words.count("not here") == 2  # mini and titanic
+    assert (
+        "40 small pictures" in words and words.count("not here") == 3
+    )  # mini, california and titanic
     monkeypatch.setenv("COURSE_DATA", str(mini))
     assert str(mini / "mini.npz") in said(capfd, "data")[1]
     monkeypatch.delenv("COURSE_DATA")
@@ -935,7 +937,7 @@ def test_again_says_when_another_copy_comes_first(mini, capfd, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (("mini0",), "did you mean mini? The data sets are mini, titanic."),
+        (("mini0",), "did you mean mini? The data sets are california, mini, titanic."),
         (("--again",), "say which"),
         (("mini", "--data-dir", "nowhere"), "is not a folder"),
         (("mini", "--again", "--data-dir", "."), "give one of"),

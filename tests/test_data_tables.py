@@ -1,10 +1,11 @@
-"""Iris from its package; Titanic from a small file in its format; CSVs of every kind."""
+"""Iris from its package; Titanic, California and houses in small; CSVs of every kind."""
 
 import hashlib
 import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,11 +14,15 @@ from common.config import LessonConfig
 from common.data import sources, tables
 from common.data.anycsv import read_any_csv
 from common.data.cells import to_dates, to_numbers
+from common.data.houses import HOUSES_COLUMNS, NOISE, generate_houses, load_houses
 from common.data.sources import Part, Source
 from common.data.tables import (
+    CALIFORNIA_COLUMNS,
+    CALIFORNIA_SOURCE,
     IRIS_COLUMNS,
     TITANIC_COLUMNS,
     TITANIC_SOURCE,
+    load_california,
     load_iris,
     load_titanic,
 )
@@ -34,24 +39,38 @@ def csv(header=TITANIC_COLUMNS, rows=ROWS) -> bytes:
     return "\n".join([",".join(header), *rows, ""]).encode()
 
 
-@pytest.fixture
-def cached(tmp_path, monkeypatch) -> Path:
-    """A published file, not yet downloaded; gives the place it will have in the cache."""
+SHORES = ("NEAR BAY", "INLAND", "<1H OCEAN")
+DISTRICTS = [
+    f"-122.{n % 90},37.{n % 70},{n % 52 + 1}.0,{n + 2}.0,{f'{n // 5 + 1}.0' if n % 100 else ''},"
+    f"{n + 3}.0,{n // 4 + 1}.0,{n % 15}.5,{15000 + n}.0,{SHORES[n % 3]}"
+    for n in range(20_640)
+]
+
+
+def published(tmp_path, monkeypatch, content: bytes, source: Source, name: str) -> Path:
+    """The file is there to be downloaded; gives the place it will have in the cache."""
     monkeypatch.delenv("COURSE_DATA", raising=False)
     monkeypatch.delenv("COURSE_MIRROR", raising=False)
     monkeypatch.setattr(sources, "cache_dir", lambda: tmp_path / "cache")
-    published = tmp_path / "titanic.csv"
-    published.write_bytes(csv())
-    part = Part(
-        "titanic.csv",
-        f"sha256:{hashlib.sha256(csv()).hexdigest()}",
-        len(csv()),
-        (published.as_uri(),),
-    )
-    small = Source("titanic", TITANIC_SOURCE.file, (part,), TITANIC_SOURCE.convert, "")
-    monkeypatch.setattr(tables, "TITANIC_SOURCE", small)
+    file = tmp_path / source.parts[0].file
+    file.write_bytes(content)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    part = Part(file.name, digest, len(content), (file.as_uri(),))
+    small = Source(source.name, source.file, (part,), source.convert, "")
+    monkeypatch.setattr(tables, name, small)
     record.start(tiny=False)
-    return tmp_path / "cache" / "tabular" / "titanic.csv"
+    return tmp_path / "cache" / source.file
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch) -> Path:
+    return published(tmp_path, monkeypatch, csv(), TITANIC_SOURCE, "TITANIC_SOURCE")
+
+
+@pytest.fixture
+def districts(tmp_path, monkeypatch) -> Path:
+    content = csv(CALIFORNIA_COLUMNS, DISTRICTS)
+    return published(tmp_path, monkeypatch, content, CALIFORNIA_SOURCE, "CALIFORNIA_SOURCE")
 
 
 def test_downloaded_kept_as_it_is_and_read(cached, capsys):
@@ -95,6 +114,89 @@ def test_real_titanic_where_COURSE_DATA_holds_it():
     if REAL and (Path(REAL) / TITANIC_SOURCE.file).exists():
         frame = load_titanic(LessonConfig(data_dir=Path(REAL)))
         assert frame["Survived"].sum() == 342 and frame["Age"].isna().sum() == 177
+
+
+def test_california_is_downloaded_kept_and_read(districts, capsys) -> None:
+    frame = load_california(LessonConfig())
+    assert frame.shape == (20_640, 10) and tuple(frame.columns) == CALIFORNIA_COLUMNS
+    assert districts.read_bytes() == csv(CALIFORNIA_COLUMNS, DISTRICTS)
+    assert frame["total_bedrooms"].isna().sum() == 207
+    assert f"data: california ({districts})" in capsys.readouterr().out
+    assert len(load_california(LessonConfig(tiny=True))) == 688
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "No columns"),
+        (csv(CALIFORNIA_COLUMNS, DISTRICTS[1:]), "20639 rows"),
+        (csv(CALIFORNIA_COLUMNS[:9], [row.rpartition(",")[0] for row in DISTRICTS]), "20640 rows"),
+        (csv(CALIFORNIA_COLUMNS, DISTRICTS)[:900_000], "rows of longitude"),
+        (csv(CALIFORNIA_COLUMNS, [DISTRICTS[0].replace("37.", "x"), *DISTRICTS[1:]]), "numbers"),
+        (
+            csv(CALIFORNIA_COLUMNS, [DISTRICTS[0].replace("15000.0", ""), *DISTRICTS[1:]]),
+            "median_house_value should have no empty cells",
+        ),
+        (b"\xff\xfe\x00" * 99, ""),
+    ],
+)
+def test_a_damaged_california(districts, content, words) -> None:
+    load_california(LessonConfig())
+    districts.write_bytes(content)
+    record.start(tiny=False)
+    with pytest.raises(LessonError) as caught:
+        load_california(LessonConfig())
+    text = str(caught.value)
+    assert words in text and "course data california --again" in text and "\n" not in text, text
+    assert record.current().data == []
+
+
+def test_real_california_where_COURSE_DATA_holds_it() -> None:
+    if REAL and (Path(REAL) / CALIFORNIA_SOURCE.file).exists():
+        path = Path(REAL) / CALIFORNIA_SOURCE.file
+        part = CALIFORNIA_SOURCE.parts[0]
+        assert f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == part.digest
+        assert path.stat().st_size == part.size
+        frame = load_california(LessonConfig(data_dir=Path(REAL)))
+        assert frame["median_house_value"].max() == 500_001
+        assert frame["ocean_proximity"].nunique() == 5
+
+
+def test_houses_follow_their_recipe_down_to_the_noise() -> None:
+    frame, expected = generate_houses(20_000, np.random.default_rng(0))
+    assert tuple(frame.columns) == HOUSES_COLUMNS and (frame["price"] > 10_000).all()
+    noise = np.log(frame["price"]) - expected
+    assert abs(noise.std() / NOISE - 1) < 0.02 and abs(noise.mean()) < 0.003
+    assert (frame["garden"].isna() == (frame["kind"] == "flat")).all()
+    assert frame.drop(columns="garden").notna().all(axis=None)
+    numbers = frame.drop(columns=["kind", "price"]).fillna(0)
+    assert (numbers.corrwith(noise).abs() < 0.03).all()
+
+    # one house by hand, in the middle: no term but area, rooms, age, centre, river, station, flat
+    flats = frame[(frame["kind"] == "flat") & (frame["rooms"] == 3)].index[0]
+    row = frame.loc[flats]
+    place = np.array([row["east"], row["north"]])
+    by_hand = 8.9 + 0.85 * np.log(row["area"]) - 0.15 * np.log(row["area"] / 66) ** 2
+    by_hand += 0.3 * (row["age"] / 60 - 1) ** 2 - 0.15 * row["age"] / 60 + 0.1
+    by_hand += 0.5 * np.exp(-(place**2).sum() / 32)
+    by_hand += 0.4 * np.exp(-((row["north"] - 3 * np.sin(row["east"] / 4)) ** 2) / 4.5)
+    by_hand -= 0.4 * np.exp(-((place - [4, -4]) ** 2).sum() / 4.5)
+    assert expected[flats] == pytest.approx(by_hand)
+
+
+def test_houses_come_in_three_parts_and_the_test_set_is_counted() -> None:
+    record.start(tiny=False)
+    one = load_houses(LessonConfig(), split_seed=1)
+    again = load_houses(LessonConfig(), split_seed=1)
+    other = load_houses(LessonConfig(), split_seed=2)
+    assert [len(one.train), len(one.val), len(one.fingerprints()[2])] == [4800, 1600, 1600]
+    assert one.train.equals(again.train) and not one.train.equals(other.train)
+    assert record.current().test_reads == 0
+    test = one.test()
+    rows = pd.concat([one.train, one.val, test]).index
+    assert sorted(rows) == list(range(8000)) and record.current().test_reads == 1
+    again.test()
+    assert record.current().test_reads == 2
 
 
 def test_iris_is_what_scikit_learn_loads() -> None:

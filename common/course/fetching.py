@@ -40,7 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def sets() -> dict[str, tuple[Source, Callable[[LessonConfig], object]]]:
     """{name: (where it comes from, the loader that refuses it unless it is whole)}"""
-    found = {"titanic": (tables.TITANIC_SOURCE, tables.load_titanic)}
+    found = {
+        "california": (tables.CALIFORNIA_SOURCE, tables.load_california),
+        "titanic": (tables.TITANIC_SOURCE, tables.load_titanic),
+    }
     for name, (source, *_) in images.SETS.items():
         found[name] = source, functools.partial(images.load_images, name=name)
     return dict(sorted(found.items()))
