@@ -28,7 +28,7 @@ def comparable(outcome: Outcome) -> dict:
     found = {
         "exit code": outcome.code,
         "test_reads": result.get("test_reads"),
-        "data": result.get("data"),
+        "data": [line.replace(str(outcome.out.parent), "…") for line in result.get("data") or []],
         "figures": result.get("figures"),
     }
     for part in ("metrics", "curves"):
