@@ -5,7 +5,7 @@ You will be able to answer
     1. What do accuracy and recall count?  show_counts  by-hand, counts, lazy, recall, nobody
     2. What if no threshold is settled?    show_threshold    auc, pairs
     3. Which model, where few are positive?  show_rare  precision, short, by-auc, by-ap, diluted
-    4. Can a probability be believed?  show_calibration  promises, bins, honest, boasting, blind
+    4. Are probabilities right?  show_calibration  binned, bins, honest, overconfident, blind
     5. How far off is a number?            show_regression   errors, better, outlier
 Predict   rare_precision: 1 % positives, AUC 0.9, half of them found: what share of alarms is right?
 Run       python phase04_mlp/10-evaluation-metrics.py                       about 3 s
@@ -209,46 +209,46 @@ def show_rare(cfg: Config) -> tuple[dict, float]:
 def reliability(
     y: np.ndarray, probability: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """What was promised and what happened, and the expected calibration error.
+    """Predicted probabilities, observed frequencies, and the expected calibration error.
 
     The bins are equally wide, from 0 to 1; empty ones are left out. For each the mean probability
     and the share of positives; then the mean of their absolute differences over all samples.
     """
-    # practice: Promised, and kept
+    # practice: Predicted and observed
     number = np.minimum((probability * bins).astype(int), bins - 1)
     count = np.bincount(number)
     used = count > 0
-    promised = np.bincount(number, weights=probability)[used] / count[used]
-    kept = np.bincount(number, weights=y)[used] / count[used]
-    error = (count[used] * np.abs(promised - kept)).sum() / len(y)
-    return promised, kept, error
+    predicted = np.bincount(number, weights=probability)[used] / count[used]
+    observed = np.bincount(number, weights=y)[used] / count[used]
+    error = (count[used] * np.abs(predicted - observed)).sum() / len(y)
+    return predicted, observed, error
     # end practice
 
 
 def show_calibration(cfg: Config) -> dict[str, tuple]:
-    print("\n[4] Probabilities that are kept, and the same logits times three")
+    print("\n[4] Calibration: of all samples with a probability of p, is a share of p positive?")
     rng = cfg.rng()
     logits = rng.normal(scale=1.5, size=cfg.samples)
     honest = 1 / (1 + np.exp(-logits))
     y = (rng.random(cfg.samples) < honest).astype(int)
-    boasting = 1 / (1 + np.exp(-3 * logits))
+    overconfident = 1 / (1 + np.exp(-3 * logits))
 
     few = np.array([0.05, 0.25, 0.25, 0.94, 1])
-    promised, kept, error = reliability(np.array([0, 1, 1, 1, 1]), few)
-    found = [*promised, *kept, error]
-    text = "0.05 kept as 0; 0.25, 0.25, 0.94, 1 as 1: the error is 1.61 / 5"
-    check_close("promises", text, found, [0.05, 0.25, 0.97, 0, 1, 1, 1.61 / 5])
-    promised, kept, error = reliability(y, honest)
-    theirs_kept, theirs_promised = calibration_curve(y, honest, n_bins=10)
-    wanted = np.stack([theirs_promised, theirs_kept])
+    predicted, observed, error = reliability(np.array([0, 1, 1, 1, 1]), few)
+    found = [*predicted, *observed, error]
+    text = "0.05 for a negative; 0.25, 0.25, 0.94, 1 for positives: the error is 1.61 / 5"
+    check_close("binned", text, found, [0.05, 0.25, 0.97, 0, 1, 1, 1.61 / 5])
+    predicted, observed, error = reliability(y, honest)
+    theirs_observed, theirs_predicted = calibration_curve(y, honest, n_bins=10)
+    wanted = np.stack([theirs_predicted, theirs_observed])
     check_close(
-        "bins", "the bins are scikit-learn's", np.stack([promised, kept]), wanted, rtol=1e-9
+        "bins", "the bins are scikit-learn's", np.stack([predicted, observed]), wanted, rtol=1e-9
     )
     text = "labels drawn with the probabilities themselves: the calibration error is {}"
     check("honest", text, error, below=0.015)
-    curves = {"honest": (promised, kept), "logits times 3": reliability(y, boasting)[:2]}
+    curves = {"honest": (predicted, observed), "logits times 3": reliability(y, overconfident)[:2]}
     text = "logits times three: it is {}"
-    check("boasting", text, reliability(y, boasting)[2], at_least=0.1)
+    check("overconfident", text, reliability(y, overconfident)[2], at_least=0.1)
     text = "and the AUC does not notice: the order is the same"
     check_close("blind", text, auc(y, 3 * logits), auc(y, logits))
     return curves
@@ -297,7 +297,7 @@ def show_regression(cfg: Config) -> dict[str, float]:
 
 
 def draw_curves(cfg: Config, rare: dict, curves: dict) -> None:
-    """The same two models as ROC and as precision by recall; promises that are kept or not."""
+    """The two models as ROC and as precision by recall; predicted and observed probabilities."""
     figure, (left, middle, right) = new_figure(1, 3, size=(15, 4.6))
     y = rare["y"]
     for name, colour in (("even", BLUE), ("sharp", ORANGE)):
@@ -314,11 +314,11 @@ def draw_curves(cfg: Config, rare: dict, curves: dict) -> None:
     middle.axhline(0.01, color=GREY, linestyle="--")
     middle.set(xlabel="recall", ylabel="precision", title="Precision: “sharp” is ahead")
 
-    for (name, (promised, kept)), colour in zip(curves.items(), (BLUE, ORANGE)):
-        right.plot(promised, kept, "o-", color=colour, label=name)
+    for (name, (predicted, observed)), colour in zip(curves.items(), (BLUE, ORANGE)):
+        right.plot(predicted, observed, "o-", color=colour, label=name)
     right.plot([0, 1], [0, 1], "--", color=GREY)
-    right.set(xlabel="probability promised", ylabel="share that is positive")
-    right.set_title("Same order, other promises")
+    right.set(xlabel="predicted probability", ylabel="share that is positive")
+    right.set_title("Same order, other calibration")
     for axis, place in ((left, "lower right"), (middle, "upper right"), (right, "upper left")):
         axis.legend(loc=place)
     save_figure(figure, cfg.out / "curves")
