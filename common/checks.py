@@ -96,11 +96,13 @@ def check_close(
     *,
     rtol: float | None = None,
     atol: float | None = None,
+    equal_nan: bool = False,
 ) -> None:
     """Two arrays or tensors agree in shape and value; `{}` stands for the largest difference.
 
     Default tolerances, relative and absolute: 1e-7 and 1e-10 in float64, 1e-5 and 1e-5 in less,
-    none for whole numbers and truth values.
+    none for whole numbers and truth values. NaN equals NaN only with `equal_nan`: otherwise two
+    computations that both diverged would agree.
     """
     ours = _to_numpy(ours)
     reference = _to_numpy(reference)
@@ -112,7 +114,7 @@ def check_close(
         reference,
         rtol=default_rtol if rtol is None else rtol,
         atol=default_atol if atol is None else atol,
-        equal_nan=True,
+        equal_nan=equal_nan,
     )
     difference = _difference(ours, reference)
     largest = f"{difference.max():.1e}" if difference.max() else "0"
@@ -124,6 +126,9 @@ def check_close(
 
     worst = np.unravel_index(np.argmax(np.where(same, -1, difference)), ours.shape)
     place = f" at {list(map(int, worst))}" if ours.ndim else ""
+    if np.isnan(ours[worst]) and np.isnan(reference[worst]):
+        sentence = f"nan on both sides{place}, so there is nothing to compare"
+        _judge(id, text.replace("{}", "nan"), "exact", False, sentence)
     detail = (
         f"{(~same).sum()} of {same.size} values differ, most{place}: "
         f"got {ours[worst].item():.6g}, wanted {reference[worst].item():.6g}"

@@ -225,7 +225,7 @@ def execute(run: Run, config_class: type, doc: str | None, argv: Argv = None) ->
     except LessonError as error:
         return _explain(error, cfg)
     if metrics or result["status"] == "passed":
-        _compare_guess(lesson, result)
+        _compare_guess(lesson, result, cfg)
     if code == 0:
         print(f"\n{_verdict(log)} in {seconds:.1f} s · {shown(cfg.out / 'result.json')}")
     return code
@@ -242,13 +242,18 @@ def _guess() -> float | None:
         raise LessonError(f"COURSE_GUESS: {error}.") from None
 
 
-def _compare_guess(lesson: Lesson, result: dict) -> None:
-    """Show the guess beside what came out; say so if the Predict line names what there is not."""
+def _compare_guess(lesson: Lesson, result: dict, cfg: LessonConfig) -> None:
+    """Show the guess beside what came out; say so if the Predict line names what there is not.
+
+    The question is about the default data: on others its number may be missing.
+    """
     predict = lesson.predict
     if predict is None:
         return
     value = result["metrics"].get(predict.key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if value is None and _on_other_data(cfg):
+            return
         place = f"{shown(lesson.path)}, line {predict.line}"
         names = ", ".join(result["metrics"]) or "none"
         sentence = f"“{predict.key}” is no number of the result, which has: {names}."
@@ -256,6 +261,14 @@ def _compare_guess(lesson: Lesson, result: dict) -> None:
     elif result["guess"] is not None:
         guessed = f"you guessed {_figure(result['guess'])}, it is {_figure(value)}"
         print(f"\n{predict.question}\n{guessed}")
+
+
+def _on_other_data(cfg: LessonConfig) -> bool:
+    """Does a flag of text (--data, --csv, --target …) differ from its default?"""
+    others = ("out", "data_dir", "device", "preset")
+    own = [field for field in dataclasses.fields(cfg) if field.name not in others]
+    texts = [field for field in own if field.type not in (bool, int, float)]
+    return any(getattr(cfg, field.name) != field.default for field in texts)
 
 
 def _figure(value: float) -> str:

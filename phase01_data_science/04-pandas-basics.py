@@ -53,7 +53,7 @@ def show_labels(cfg: Config) -> None:
     total = monday + tuesday
     print("  " + total.to_string().replace("\n", "\n  "))
     text = "ana is 3 + 1 and chen 2 + 4; who is missing on one of the days is NaN"
-    check_close("align", text, total, [4, np.nan, 6, np.nan])
+    check_close("align", text, total, [4, np.nan, 6, np.nan], equal_nan=True)
     print(f"  missing as 0: {monday.add(tuesday, fill_value=0).to_dict()}")
 
     twice = pd.Series([1, 2], index=["bo", "bo"])
@@ -154,7 +154,7 @@ def show_groups(cfg: Config, frame: pd.DataFrame, key: str, columns: list[str]) 
     print(f"  key {holes['key'].tolist()}, value {holes['value'].tolist()}: groups a, b, c")
     ours, pandas_ = both_groupbys(holes, "key", ["value"])
     text = f"a missing key has no group, a missing value does not count: means {ours[0]}"
-    check_close("missing", text, ours, pandas_)
+    check_close("missing", text, ours, pandas_, equal_nan=True)
 
     cities = pd.DataFrame({"city": ["X"] * 3 + ["Y"], "price": [1.0, 1, 1, 9]})
     by_city = cities.groupby("city")["price"].agg(["mean", "count"])

@@ -88,7 +88,7 @@ def show_numbers(cfg: Config, frame: pd.DataFrame) -> None:
 
     ages = np.array([[-21.0], [-20], [80], [81]])
     text = "ages with median 30 and MAD 5: -20 and 80 stay, -21 and 81 become gaps"
-    check_close("limit", text, cleaner.blank(ages)[:, 0], [np.nan, -20, 80, np.nan])
+    check_close("limit", text, cleaner.blank(ages)[:, 0], [np.nan, -20, 80, np.nan], equal_nan=True)
 
     from sklearn import impute, pipeline, preprocessing
 
@@ -135,7 +135,7 @@ def show_categories(cfg: Config) -> None:
     guessed = pd.to_datetime(written, errors="coerce").month.tolist()
     months = pd.to_datetime(written, format="%d.%m.%Y", errors="coerce").month
     text = f"{', '.join(written)}: with the format months 3, 12, none; without it {guessed}"
-    check_close("format", text, months, [3, 12, np.nan])
+    check_close("format", text, months, [3, 12, np.nan], equal_nan=True)
 
 
 def target_means(category: np.ndarray, y: np.ndarray, levels: int) -> np.ndarray:

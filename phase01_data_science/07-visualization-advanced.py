@@ -80,7 +80,13 @@ def show_anscombe(cfg: Config) -> None:
     numpys = [np.corrcoef(x, y)[0, 1] for x, y in [*sets.values(), (x, -y)]]
     check_close("pearson", "our correlation is np.corrcoef's", ours, numpys)
     flat = [pearson(x, np.full(11, 3.0)), pearson(np.full(11, 0.3), y)]
-    check_close("flat", "beside a constant, be it 3 or 0.3, it is nan", flat, [np.nan, np.nan])
+    check_close(
+        "flat",
+        "beside a constant, be it 3 or 0.3, it is nan",
+        flat,
+        [np.nan, np.nan],
+        equal_nan=True,
+    )
 
     rounded = np.array(rows)[:, :5].round(2)
     spread = np.ptp(np.array(rows)[:, 5:], axis=0).max()

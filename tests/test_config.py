@@ -286,13 +286,18 @@ PREDICTS = '''"""9.9 A script
 
 Predict   speedup: how many times faster?
 """
-from common.config import LessonConfig, main
+from common.config import LessonConfig, main, param
+from dataclasses import dataclass
+
+@dataclass
+class Config(LessonConfig):
+    csv: str | None = param(None, "a table of your own")
 
 def run(cfg):
     return {result}
 
 if __name__ == "__main__":
-    main(run, LessonConfig, __doc__)
+    main(run, Config, __doc__)
 '''
 
 
@@ -300,7 +305,7 @@ if __name__ == "__main__":
 def predicting(tmp_path):
     """Run a script with a Predict line; returns its exit code, its output and its result."""
 
-    def go(result: str, guess: str | None = None, *flags: str):
+    def go(result: str, guess: str | None = None, *flags: str, after: tuple[str, ...] = ()):
         path = tmp_path / "01-script.py"
         path.write_text(PREDICTS.replace("{result}", result), encoding="utf-8")
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -308,7 +313,7 @@ def predicting(tmp_path):
         if guess is not None:
             environment["COURSE_GUESS"] = guess
         out = tmp_path / "out"
-        command = [sys.executable, *flags, str(path), "--out", str(out)]
+        command = [sys.executable, *flags, str(path), "--out", str(out), *after]
         done = subprocess.run(
             command, env=environment, capture_output=True, encoding="utf-8", check=False
         )
@@ -343,6 +348,12 @@ def test_a_predict_key_that_the_result_lacks(predicting, result):
     lines = [line for line in words.splitlines() if line.startswith("warning: ")]
     assert code == 0 and len(lines) == 1 and "you guessed" not in words
     assert "01-script.py, line 4: “speedup” is no number of the result, which has: " in lines[0]
+
+
+def test_the_question_is_about_the_default_data(predicting):
+    code, words, _ = predicting("{'rows': 3}", after=("--csv", "own.csv"))
+    assert code == 0 and "warning" not in words
+    assert "warning" in predicting("{'rows': 3}", None, after=("--device", "cpu"))[1]
 
 
 def test_a_script_whose_docstring_was_stripped(predicting):
