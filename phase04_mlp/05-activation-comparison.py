@@ -2,10 +2,10 @@
 激活函数对比：同一个网络，九种激活函数
 
 You will be able to answer
-    1. What reaches the first of ten layers?    show_depth   gain, quarter, factor, vanishes
-    2. How do you train many networks at once?  show_stack   alone, first-loss, overfits
-    3. Which activation is best on digits?      show_table   depends, inside, bend, behind, noise
-    4. How would you get another winner?        show_unfair  unfair
+    1. What reaches the first of ten layers?    show_depth   gain, factor, vanishes
+    2. How do you train many networks at once?  show_stack   alone, overfits
+    3. Which activation is best on digits?      show_table   depends, inside, linear, behind, noise
+    4. How would you get another winner?        show_unfair  unfair, adam
 Predict   reaches: ten layers of sigmoids: what share of a gradient's size is left at the first?
 Run       python phase04_mlp/05-activation-comparison.py                   about 30 s
 Needs     phase04_mlp/04-activation-functions
@@ -29,8 +29,9 @@ from common.figures import BLUE, GREY, ORANGE, RED, new_figure, save_figure
 from common.lessons import load_lesson
 
 functions = load_lesson("phase04_mlp/04-activation-functions")
-Bend = functions.Bend
+ActivationFunction = functions.ActivationFunction
 NINE = {function.__name__: function for function in functions.TEN[:9]}  # not gelu_tanh
+SEVEN = [name for name in NINE if name not in ("sigmoid", "softplus")]
 RATES = [0.03, 0.1, 0.3, 1.0, 3.0]
 Split = tuple[Tensor, Tensor]
 
@@ -64,7 +65,7 @@ def forward(weights: list[Tensor], x: Tensor, function: Callable) -> Tensor:
     hidden = x
     for w, b in zip(weights[:-2:2], weights[1:-2:2]):
         # (B, D), later (N, B, H), times (N, D, H): one product for each network
-        hidden = Bend.apply(hidden @ w + b, function)
+        hidden = ActivationFunction.apply(hidden @ w + b, function)
     return hidden @ weights[-2] + weights[-1]
     # end practice
 
@@ -80,9 +81,6 @@ def show_depth(cfg: Config, data: ImageSet) -> dict[str, Tensor]:
     ours = [gain(NINE["relu"]), gain(NINE["leaky_relu"])]
     text = "ReLU has the gain √2, leaky ReLU √(2 / 1.0001), as on paper"
     check_close("gain", text, ours, [2**0.5, (2 / 1.0001) ** 0.5], rtol=1e-3)
-    steepest = NINE["sigmoid"](normal_quantiles())[1].max()
-    text = "no sigmoid passes on more than {} of what comes back"
-    check("quarter", text, steepest, above=0.2499, at_most=0.25)
 
     x, y = split(data.x_train[:100], data.y_train[:100], data)
     norms = {}
@@ -101,7 +99,7 @@ def show_depth(cfg: Config, data: ImageSet) -> dict[str, Tensor]:
         sizes = "".join(f"{norm:8.0e}" for norm in norms[name][::3])
         print(f"  {name:<11} {gain(function):6.3f}  {sizes}   {measured:14.3f} {predicted:11.3f}")
     text = "the factor from layer to layer is off the predicted one by a share of {} at most"
-    check("factor", text, max(errors), below=0.25)
+    check("factor", text, max(errors), below=0.1)
     reaches = norms["sigmoid"][0] / norms["sigmoid"][9]
     check("vanishes", "sigmoid: a share of {} reaches the first layer", reaches, below=0.003)
     return norms
@@ -129,9 +127,6 @@ def show_stack(cfg: Config, data: ImageSet) -> None:
     # Moved off 0: biases of 0 would hide a wrong sign.
     weights = [(w.detach().double() + 0.01).requires_grad_() for w in weights]
     model = as_module([w[1].detach() for w in weights])
-    first = losses(forward(weights, x, function), y)[1].item()
-    check("first-loss", "the first loss is {}, near ln 10 = 2.30", first, above=2.2, below=2.4)
-
     batches = shuffled(x, y, cfg)[:20]
     train(weights, torch.tensor([0.3, 0.1], dtype=torch.float64), batches, function)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -150,40 +145,38 @@ def show_stack(cfg: Config, data: ImageSet) -> None:
     check("overfits", "ten digits are learned by heart: the loss falls to {}", loss, below=0.05)
 
 
-def show_table(cfg: Config, data: ImageSet) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def show_table(cfg: Config, data: ImageSet, seeds: list[int]) -> tuple[dict, dict]:
     print(f"\n[3] {cfg.seeds} first weights, the same for all; each activation at its best rate")
     x, y = split(data.x_train, data.y_train, data)
     x_val, y_val = split(data.x_val, data.y_val, data)
     x_test, y_test = split(*data.test(), data)
-    seeds = list(range(10 * cfg.seed, 10 * cfg.seed + cfg.seeds))
     rates = torch.tensor(RATES).repeat_interleave(cfg.seeds)
     by_rate = {}
     scores = {}
     chosen = []
-    for name, function in (NINE | {"no bend": identity}).items():
+    for name, function in ({"linear": identity} | NINE).items():
         weights = first_weights(sizes_of(cfg), function, seeds * len(RATES))
         train(weights, rates, shuffled(x, y, cfg), function)
         with torch.no_grad():
             logits = forward(weights, x_val, function)
             predicted = forward(weights, x_test, function).argmax(dim=2)
-        by_rate[name] = accuracies(logits.argmax(dim=2), y_val, cfg)  # (rates, seeds)
+        right = (logits.argmax(dim=2) == y_val).float().mean(dim=1)
+        by_rate[name] = right.view(len(RATES), cfg.seeds)
 
         # Chosen by the validation loss, which is finer than the accuracy of 180 digits.
         val_losses = losses(logits, y_val).nan_to_num(torch.inf).view(len(RATES), -1).mean(dim=1)
         chosen.append(int(val_losses.argmin()))
-        scores[name] = accuracies(predicted, y_test, cfg)[chosen[-1]]
+        predicted = predicted.view(len(RATES), cfg.seeds, -1)[chosen[-1]]
+        scores[name] = (predicted == y_test).float().mean(dim=1)  # (seeds,)
         shown = f"{scores[name].mean():.3f} ± {scores[name].std():.3f}"
         print(f"  {name:<11} rate {RATES[chosen[-1]]:<5g} test accuracy {shown}")
-        if name == "gelu":
-            first = predicted[chosen[-1] * cfg.seeds]
-            depends_on_input("depends", "GELU's answer depends on the digit", first, y_test)
+    depends_on_input("depends", "GELU's answer depends on the digit", predicted[0], y_test)
 
-    edges = sum(number in (0, len(RATES) - 1) for number in chosen)
-    text = "for {} of the ten the best rate is the lowest or highest tried: the grid is wide enough"
-    expect("inside", text, edges, at_least=0, at_most=0)
-    seven = torch.stack([scores[name] for name in NINE if name not in ("sigmoid", "softplus")])
-    text = "all but sigmoid and softplus get {} more right than no bend, in the mean"
-    expect("bend", text, seven.mean() - scores["no bend"].mean(), at_least=0.005)
+    inside = all(0 < number < len(RATES) - 1 for number in chosen)
+    expect("inside", "no best rate is the lowest or highest tried: the grid is wide enough", inside)
+    seven = torch.stack([scores[name] for name in SEVEN])
+    text = "all but sigmoid and softplus get {} more right than the linear model, in the mean"
+    expect("linear", text, seven.mean() - scores["linear"].mean(), at_least=0.005)
     behind = max(scores["sigmoid"].mean(), scores["softplus"].mean())
     text = "sigmoid and softplus both get at least {} less right than these seven"
     expect("behind", text, seven.mean() - behind, at_least=0.03)
@@ -196,16 +189,30 @@ def show_table(cfg: Config, data: ImageSet) -> tuple[dict[str, Tensor], dict[str
     return scores, by_rate
 
 
-def show_unfair(by_rate: dict[str, Tensor]) -> None:
+def show_unfair(cfg: Config, data: ImageSet, seeds: list[int], by_rate: dict) -> dict[str, float]:
     print("\n[4] One rate for all, validation accuracy: who wins depends on the rate")
     means = {name: table.mean(dim=1) for name, table in by_rate.items()}
     for number, rate in enumerate(RATES):
-        order = sorted(means, key=lambda name: -means[name][number])
-        shown = "  ".join(f"{name} {means[name][number]:.3f}" for name in [*order[:3], order[-1]])
-        print(f"  rate {rate:<5g} {shown}")
+        first = max(means, key=lambda name: means[name][number])
+        print(f"  rate {rate:<5g} first {first} {means[first][number]:.3f}", end="")
+        print(f"   relu {means['relu'][number]:.3f}   linear {means['linear'][number]:.3f}")
     gap = means["sigmoid"][-1] - max(means[name][-1] for name in means if name != "sigmoid")
     text = f"at rate {RATES[-1]:g} sigmoid beats all others by {{}}: they only guess"
     expect("unfair", text, gap, at_least=0.05)
+
+    print("  Adam divides each step by the gradient's size; one rate, 0.003, for all:")
+    x, y = split(data.x_train, data.y_train, data)
+    x_val, y_val = split(data.x_val, data.y_val, data)
+    rows = {}
+    for name in ["sigmoid", "softplus", "relu"]:
+        weights = train_adam(cfg, NINE[name], x, y, seeds)
+        right = forward(weights, x_val, NINE[name]).argmax(dim=2) == y_val
+        rows[f"{name}_best"] = means[name].max().item()
+        rows[f"{name}_adam"] = right.float().mean().item()
+        print(f"    {name:<9} {rows[f'{name}_adam']:.3f}, before {rows[f'{name}_best']:.3f}")
+    text = "sigmoid gains {} by it: small gradients were what held it back"
+    expect("adam", text, rows["sigmoid_adam"] - rows["sigmoid_best"], at_least=0.15)
+    return rows
 
 
 # Pictures and helpers: skip on a first reading
@@ -214,8 +221,7 @@ def show_unfair(by_rate: dict[str, Tensor]) -> None:
 def first_weights(sizes: list[int], function: Callable, seeds: list[int]) -> list[Tensor]:
     """For each seed a network: w1 (N, D, H), b1 (N, 1, H), w2, b2 and so on, in stacks of N.
 
-    Every activation gets the same random numbers, times its gain. Those of the last layer are
-    small, so that no class is preferred.
+    All activations get the same random numbers, times their gain; small ones in the last layer.
     """
     scales = [1.0] + [gain(function)] * (len(sizes) - 3) + [0.1]
     weights = []
@@ -225,6 +231,17 @@ def first_weights(sizes: list[int], function: Callable, seeds: list[int]) -> lis
         weights.append(numbers * scale / math.sqrt(shape[0]))
         weights.append(torch.zeros(len(seeds), 1, shape[1]))
     return [w.requires_grad_() for w in weights]
+
+
+def train_adam(cfg: Config, function: Callable, x: Tensor, y: Tensor, seeds: list) -> list[Tensor]:
+    """Adam works on each number alone, so here too every network is trained as if alone."""
+    weights = first_weights(sizes_of(cfg), function, seeds)
+    optimizer = torch.optim.Adam(weights, lr=0.003)
+    for batch_x, batch_y in shuffled(x, y, cfg):
+        optimizer.zero_grad()
+        losses(forward(weights, batch_x, function), batch_y).sum().backward()
+        optimizer.step()
+    return weights
 
 
 def gradient_norms(weights: list[Tensor], x: Tensor, y: Tensor, function: Callable) -> Tensor:
@@ -246,7 +263,7 @@ def normal_numbers(seed: int, layer: int, shape: list[int]) -> Tensor:
 
 
 def identity(z: Tensor) -> tuple[Tensor, Tensor]:
-    """No bend: the whole network is then one linear layer, the baseline."""
+    """No activation: the whole network is then one linear layer, the baseline."""
     return z, torch.ones_like(z)
 
 
@@ -280,11 +297,6 @@ def split(x, y, data: ImageSet) -> Split:
     return (torch.from_numpy(x).flatten(1).float() - mean) / sd, torch.from_numpy(y)
 
 
-def accuracies(predicted: Tensor, y: Tensor, cfg: Config) -> Tensor:
-    """predicted (N, n), y (n,) -> (rates, seeds)."""
-    return (predicted == y).float().mean(dim=1).view(len(RATES), cfg.seeds)
-
-
 def draw_depth(cfg: Config, norms: dict[str, Tensor]) -> None:
     figure, axis = new_figure(size=(8, 4.6))
     for name, values in norms.items():
@@ -293,7 +305,11 @@ def draw_depth(cfg: Config, norms: dict[str, Tensor]) -> None:
     for name, colour in [("sigmoid", RED), ("softplus", ORANGE), ("relu", BLUE)]:
         label = "the other seven" if name == "relu" else name
         axis.text(5.5, norms[name][5] / 2, label, color=colour, fontweight="bold", va="top")
-    axis.set(xlabel="layer", ylabel="gradient norm", title="Before training two lose the gradient")
+    axis.set(
+        xlabel="layer (1: at the input)",
+        ylabel="gradient norm",
+        title="Before training two lose the gradient",
+    )
     save_figure(figure, cfg.out / "depth")
 
 
@@ -307,7 +323,7 @@ def draw_table(cfg: Config, scores: dict[str, Tensor], by_rate: dict[str, Tensor
     left.invert_yaxis()
     left.set(xlabel="test accuracy", title="Each at its best rate (sigmoid lies far left)")
 
-    chosen = [("sigmoid", RED), ("softplus", ORANGE), ("relu", BLUE), ("no bend", GREY)]
+    chosen = [("sigmoid", RED), ("softplus", ORANGE), ("relu", BLUE), ("linear", GREY)]
     for name, colour in chosen:
         right.semilogx(RATES, by_rate[name].mean(dim=1), "o-", color=colour, label=name)
     right.set(xlabel="learning rate", ylim=(0, 1.05), title="Validation accuracy by rate")
@@ -319,13 +335,15 @@ def run(cfg: Config) -> dict:
     data = load_images(cfg)
     norms = show_depth(cfg, data)
     show_stack(cfg, data)
-    scores, by_rate = show_table(cfg, data)
-    show_unfair(by_rate)
+    seeds = list(range(10 * cfg.seed, 10 * cfg.seed + cfg.seeds))
+    scores, by_rate = show_table(cfg, data, seeds)
+    rows = show_unfair(cfg, data, seeds, by_rate)
     draw_depth(cfg, norms)
     draw_table(cfg, scores, by_rate)
-    means = {name.replace(" ", "_"): values.mean().item() for name, values in scores.items()}
-    sds = {f"{name}_sd": scores[name].std().item() for name in ["relu", "gelu"]}
-    return {"reaches": (norms["sigmoid"][0] / norms["sigmoid"][9]).item(), **means, **sds}
+    means = {name: values.mean().item() for name, values in scores.items()}
+    seven = [means[name] for name in SEVEN]
+    rows |= {"range": max(seven) - min(seven), "relu_sd": scores["relu"].std().item()}
+    return {"reaches": (norms["sigmoid"][0] / norms["sigmoid"][9]).item(), **means, **rows}
 
 
 if __name__ == "__main__":

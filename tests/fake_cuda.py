@@ -14,6 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map_only
 
 MOST = 20  # models of one script that are remembered
@@ -34,8 +35,11 @@ def watch() -> Callable[[], list[str]]:
     def leave(module: nn.Module, args: tuple, kwargs: dict | None, output: Any = None) -> None:
         nonlocal depth
         depth -= 1
+        # a packed sequence is checked when it is made, which no tensor without memory passes
+        packed = any(isinstance(each, PackedSequence) for each in args)
         # after an error torch leaves the kwargs out, and there is nothing to repeat
-        if kwargs is not None and depth == 0 and len(calls) < MOST and id(module) not in calls:
+        repeatable = kwargs is not None and not packed
+        if repeatable and depth == 0 and len(calls) < MOST and id(module) not in calls:
             calls[id(module)] = module, *tree_map_only(torch.Tensor, _shape, (args, kwargs))
 
     entered = register_module_forward_pre_hook(enter)

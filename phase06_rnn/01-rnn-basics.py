@@ -1,0 +1,349 @@
+"""6.1 RNN basics: the same cell at every step
+RNN 基础：每一步都是同一个单元
+
+You will be able to answer
+    1. What does one step compute?                     show_cell   by-hand
+    2. What does the state know of the past?           show_state  past, resumed
+    3. How are layers stacked, and is this torch's?    show_stack  states, gradients
+    4. Which weights make a cell tell odd from even?   show_paper  paper
+    5. Can training find such weights?   show_learn  first, overfits, depends, rnn, mlp, end, longer
+Predict   mlp: what share of unseen 10-bit strings does a network without memory get right?
+Run       python phase06_rnn/01-rnn-basics.py                              about 25 s
+Needs     -
+Reference nn.RNN
+Notation  B batch  T time steps  D inputs at a step  H hidden units
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.config import LessonConfig, main, param
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    hidden_dim: int = param(32, "hidden units")
+    bits: int = param(10, "length of the strings to learn from", tiny=8, low=4)
+    steps: int = param(1500, "training steps, 32 strings each", tiny=150)
+    lr: float = param(0.005, "learning rate of Adam", tiny=0.01)
+    runs: int = param(3, "how many first weights each model is trained from", tiny=1)
+
+
+class RNNCell(nn.Module):
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), after Elman (1990).
+
+    Parameters have the names, shapes and first values of torch's cell.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int):
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(hidden_dim, input_dim))
+        self.weight_hh = nn.Parameter(torch.empty(hidden_dim, hidden_dim))
+        self.bias_ih = nn.Parameter(torch.empty(hidden_dim))
+        self.bias_hh = nn.Parameter(torch.empty(hidden_dim))
+        bound = 1 / math.sqrt(hidden_dim)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def from_input(self, x: Tensor) -> Tensor:
+        """What the input adds, (…, D) -> (…, H). It needs no state, so all steps go at once."""
+        return x @ self.weight_ih.T + self.bias_ih
+
+    def step(self, from_input: Tensor, h: Tensor) -> Tensor:
+        """The next state, from what the input adds (B, H) and the state so far (B, H)."""
+        # practice: One step
+        from_state = h @ self.weight_hh.T + self.bias_hh
+        return torch.tanh(from_input + from_state)
+        # end practice
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """x: (B, D), the state so far h: (B, H) -> the next state (B, H)."""
+        return self.step(self.from_input(x), h)
+
+
+def show_cell(cfg: Config) -> None:
+    print("\n[1] One step: the input and the old state, each weighted, added, bent by tanh")
+    cell = RNNCell(1, 1)
+    set_weights(cell, weight_ih=[[1.0]], weight_hh=[[0.5]], bias_ih=[0.0], bias_hh=[0.0])
+    states = [torch.zeros(1, 1)]
+    for x in [1.0, 0.0, 0.0]:
+        states.append(cell(torch.tensor([[x]]), states[-1]))
+    text = "inputs 1, 0, 0 and a W_hh of 0.5: the states found on paper, 0.762, 0.363 and 0.180"
+    check_close("by-hand", text, torch.cat(states[1:]).flatten(), [0.762, 0.363, 0.180], atol=5e-4)
+
+
+class RNN(nn.Module):
+    """Layers of cells: each reads a whole sequence, and the next one reads its states."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, n_layers: int = 1):
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        input_dims = [input_dim] + [hidden_dim] * (n_layers - 1)
+        self.cells = nn.ModuleList(RNNCell(dim, hidden_dim) for dim in input_dims)
+
+    def forward(self, x: Tensor, h0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x: (B, T, D) -> the top layer's states (B, T, H), and each layer's last (layers, B, H).
+
+        h0: (layers, B, H), the states to begin with; without them it begins with zeros.
+        """
+        # practice: Through time, layer by layer
+        if h0 is None:
+            h0 = x.new_zeros(len(self.cells), len(x), self.hidden_dim)
+
+        last = []
+        for cell, h in zip(self.cells, h0):
+            states = []
+            # A step has to wait for the one before it: this loop cannot run in parallel.
+            for from_input in cell.from_input(x).unbind(dim=1):  # T times (B, H)
+                h = cell.step(from_input, h)
+                states.append(h)
+            last.append(h)
+
+            # The states of this layer are the inputs of the next.
+            x = torch.stack(states, dim=1)  # (B, T, H)
+        return x, torch.stack(last)
+        # end practice
+
+
+def show_state(cfg: Config) -> None:
+    print("\n[2] The state is all that a cell knows of the past, and it is made of all of it")
+    model = RNN(3, 8).double()
+    x = random((1, 10, 3), cfg)
+    changed = x.clone()
+    changed[:, 5] += 1
+    whole, _ = model(x)
+    moved = (model(changed)[0] - whole).abs().amax(dim=(0, 2)).tolist()  # T numbers
+    print("  input 6 of 10 changes, states move by " + " ".join(f"{m:.3f}" for m in moved))
+    moves = [m > 0 for m in moved]
+    text = "the five states before it stay as they are, the five from it on all move"
+    check("past", text, moves == [False] * 5 + [True] * 5)
+
+    first, h = model(x[:, :4])
+    second, _ = model(x[:, 4:], h)
+    text = "read in two parts, the state carried over, it gives the same states"
+    check_close("resumed", text, torch.cat([first, second], dim=1), whole)
+
+
+def show_stack(cfg: Config) -> None:
+    print("\n[3] Three layers with the weights of nn.RNN")
+    ours = RNN(5, 7, n_layers=3).double()
+    theirs = nn.RNN(5, 7, num_layers=3, batch_first=True).double()
+    for mine, torchs in zip(ours.parameters(), theirs.parameters()):
+        mine.data = torchs.data.clone()
+
+    x = random((4, 6, 5), cfg)
+    h0 = random((3, 4, 7), cfg)
+    our_states = ours(x, h0)
+    states = theirs(x, h0)
+    text = "the top layer's states and each layer's last are torch's"
+    check_close("states", text, flat(our_states), flat(states))
+
+    our_gradients = torch.autograd.grad(flat(our_states).square().sum(), list(ours.parameters()))
+    gradients = torch.autograd.grad(flat(states).square().sum(), list(theirs.parameters()))
+    count = sum(p.numel() for p in ours.parameters())
+    text = f"and so are the gradients of all {count} weights"
+    check_close("gradients", text, flat(our_gradients), flat(gradients))
+
+
+class OddEven(nn.Module):
+    """After every bit: is the number of ones so far odd? Bits (B, T) -> logits (B, T)."""
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.rnn = RNN(1, hidden_dim)
+        self.head = nn.Linear(hidden_dim, 1)
+
+    def forward(self, bits: Tensor) -> Tensor:
+        states, _ = self.rnn(bits.unsqueeze(2))  # (B, T, H)
+        return self.head(states).squeeze(2)  # the same head at every step
+
+
+def paper_model() -> OddEven:
+    """Two hidden units that tell odd from even, with weights found on paper.
+
+    s, 1 for odd and 0 for even, is (h1 − h2) / 2. The first unit asks whether s + bit is over 0.5,
+    the second whether it is over 1.5, each with a steep tanh: ±1 for yes and no.
+    """
+    # practice: Odd and even on paper
+    model = OddEven(hidden_dim=2)
+    steep = 10.0
+    set_weights(
+        model.rnn.cells[0],
+        weight_ih=[[steep]] * 2,
+        weight_hh=[[steep / 2, -steep / 2]] * 2,  # steep · (h1 − h2) / 2, for both units
+        bias_ih=[-0.5 * steep, -1.5 * steep],
+        bias_hh=[0.0, 0.0],
+    )
+    # h1 − h2 is 2 for odd and 0 for even, so 1 lies between.
+    set_weights(model.head, weight=[[1.0, -1.0]], bias=[-1.0])
+    return model
+    # end practice
+
+
+def show_paper(cfg: Config) -> Tensor:
+    print("\n[4] Odd or even: one bit of memory, turned over by every 1")
+    model = paper_model()
+    bits = torch.tensor([[1.0, 0, 1, 1, 0]])
+    states, _ = model.rnn(bits.unsqueeze(2))
+    print("  1 0 1 1 0: h1 − h2 is " + "  ".join(f"{h1 - h2:.2f}" for h1, h2 in states[0].tolist()))
+    strings = random_bits(50, 1000, torch.Generator().manual_seed(cfg.seed))
+    share = accuracy(model, strings).min().item()
+    text = "two units, 12 weights: strings of 1,000 bits, and after every bit a share of {} right"
+    check("paper", text, share, at_least=1, at_most=1)
+    return states[0].detach()
+
+
+def odd_even_loss(model: nn.Module, bits: Tensor, only_end: bool = False) -> Tensor:
+    """Mean cross-entropy, over all steps or over the last step alone. bits: (B, T)."""
+    # practice: A loss after every bit
+    targets = bits.cumsum(dim=1) % 2  # (B, T): 1 where the number of ones so far is odd
+    logits = model(bits)
+    if only_end:
+        logits = logits[:, -1]
+        targets = targets[:, -1]
+    return F.binary_cross_entropy_with_logits(logits, targets)
+    # end practice
+
+
+def train(model: nn.Module, strings: Tensor, cfg: Config, seed: int, only_end: bool) -> None:
+    """Adam on random batches of the strings (N, T)."""
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr)
+    for _ in range(cfg.steps):
+        chosen = torch.randint(len(strings), (32,), generator=order)
+        loss = odd_even_loss(model, strings[chosen], only_end)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def show_learn(cfg: Config) -> tuple[dict[str, list[Tensor]], dict[str, float]]:
+    print(f"\n[5] Trained on half of the {2**cfg.bits:,} strings of {cfg.bits} bits")
+    generator = torch.Generator().manual_seed(cfg.seed)
+    strings = torch.tensor(list(itertools.product([0.0, 1.0], repeat=cfg.bits)))
+    strings = strings[torch.randperm(len(strings), generator=generator)]
+    seen, unseen = strings.chunk(2)
+    long = random_bits(50 if cfg.tiny else 500, 200, generator)
+
+    fresh = OddEven(cfg.hidden_dim)
+    first = odd_even_loss(fresh, seen).item()
+    check("first", "the first loss is {}, near ln 2 = 0.693", first, above=0.62, below=0.78)
+    adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
+    text = "16 strings are learned by heart: loss {}"
+    overfits("overfits", text, fresh, seen[:16], odd_even_loss, adam, steps=200)
+
+    scores = {"mlp": [], "end": [], "rnn": []}
+    curves = {"end": [], "rnn": []}
+    for number in range(cfg.runs):
+        seed = 100 * cfg.seed + number  # of the batches too: the three models see the same
+        for name in scores:
+            torch.manual_seed(seed)
+            model = mlp(cfg.bits) if name == "mlp" else OddEven(cfg.hidden_dim)
+            train(model, seen, cfg, seed, only_end=name == "end")
+            scores[name].append(accuracy(model, unseen)[-1].item())
+            if name != "mlp":
+                curves[name].append(accuracy(model, long))
+
+    mean = {name: sum(values) / len(values) for name, values in scores.items()}
+    scores["rnn after 100 bits"] = [curve[99].item() for curve in curves["rnn"]]
+    print("  share right after the last bit of unseen strings, by first weights:")
+    for name, values in scores.items():
+        print(f"  {name:<18}  " + "  ".join(f"{value:.3f}" for value in values))
+    predicted = (model(unseen) > 0).flatten()  # by the RNN trained last
+    odd = (unseen.cumsum(dim=1) % 2 == 1).flatten()
+    depends_on_input("depends", "its answers follow the bits", predicted, odd)
+    expect("rnn", "the RNN gets a share of {} right", mean["rnn"], at_least=0.95)
+    text = "an MLP on all bits at once: {}, where guessing gets 0.5"
+    expect("mlp", text, mean["mlp"], at_most=0.6)
+    expect("end", "an RNN whose loss asks after the last bit only: {}", mean["end"], at_most=0.7)
+    text = f"trained on {cfg.bits} bits, the best of the RNNs gets {{}} right after 100"
+    expect("longer", text, max(scores["rnn after 100 bits"]), at_least=0.95)
+    return curves, mean
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def random(shape: tuple[int, ...], cfg: Config) -> Tensor:
+    return torch.from_numpy(cfg.rng().normal(size=shape))  # float64
+
+
+def random_bits(n: int, length: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, (n, length), generator=generator).float()
+
+
+def set_weights(module: nn.Module, **values: list) -> None:
+    module.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
+
+
+def flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def mlp(bits: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(bits, 128), nn.ReLU(), nn.Linear(128, bits))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, strings: Tensor) -> Tensor:
+    """The share of the strings (N, T) that is right after each bit. (T,)"""
+    odd = strings.cumsum(dim=1) % 2 == 1
+    return ((model(strings) > 0) == odd).float().mean(dim=0)
+
+
+def draw_unrolled(cfg: Config, states: Tensor) -> None:
+    """The model on paper, unrolled: one box a step, always the same cell."""
+    figure, axis = new_figure(size=(10.4, 4.4))
+    arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0, "linewidth": 2}
+    box = {"boxstyle": "round,pad=0.6", "facecolor": "white", "edgecolor": BLUE, "linewidth": 2}
+    for step, (bit, (h1, h2)) in enumerate(zip("10110", states.tolist())):
+        axis.annotate("", (step + 0.78, 0), (step + 0.22, 0), arrowprops=arrow)
+        axis.annotate("", (step, -0.25), (step, -0.75), arrowprops=arrow)
+        axis.annotate("", (step, 0.75), (step, 0.25), arrowprops=arrow)
+        axis.text(step, 0, "cell", ha="center", va="center", color=BLUE, bbox=box)
+        axis.text(step, -0.95, f"bit {bit}", ha="center", va="center")
+        word, colour = ("odd", ORANGE) if h1 - h2 > 1 else ("even", GREEN)
+        axis.text(step, 0.95, word, ha="center", va="center", color=colour)
+        axis.text(step + 0.5, 0.12, f"({h1:.0f}, {h2:.0f})", ha="center", fontsize=11)
+    axis.text(-0.5, 0, "(0, 0)", ha="center", va="center", fontsize=11)
+    axis.set(xlim=(-1, 5), ylim=(-1.2, 1.2))
+    axis.set_title("One cell, five steps: the state on the arrow tells odd from even")
+    axis.axis("off")
+    save_figure(figure, cfg.out / "unrolled")
+
+
+def draw_lengths(cfg: Config, curves: dict[str, list[Tensor]]) -> None:
+    figure, axis = new_figure(size=(7.6, 4.4))
+    for name, colour in [("rnn", BLUE), ("end", ORANGE)]:
+        for curve in curves[name]:
+            axis.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=1.5)
+    axis.text(60, 0.92, "loss after every bit", color=BLUE, ha="center")
+    axis.text(60, 0.62, "loss after the last bit only", color=ORANGE, ha="center")
+    axis.axvline(cfg.bits, color=GREY, linestyle="--")
+    axis.text(cfg.bits, 1.04, "  trained up to here", color=GREY)
+    axis.set(xscale="log", xlabel="bits read", ylabel="share right", ylim=(0.3, 1.1))
+    axis.set_title("Odd or even: who is right, after how many bits")
+    save_figure(figure, cfg.out / "lengths")
+
+
+def run(cfg: Config) -> dict:
+    show_cell(cfg)
+    show_state(cfg)
+    show_stack(cfg)
+    states = show_paper(cfg)
+    curves, mean = show_learn(cfg)
+    draw_unrolled(cfg, states)
+    draw_lengths(cfg, curves)
+    return mean
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

@@ -1,0 +1,352 @@
+"""6.2 Backpropagation through time: unroll, then differentiate
+沿时间反向传播：先展开，再求导
+
+You will be able to answer
+    1. How does a gradient travel back through time?    show_hand      by-hand
+    2. Why do the shares of all steps add up?           show_parity    copies, weights, inputs
+    3. What does truncation leave out?                  show_window    full, detach, error
+    4. What can it not learn?  show_echo  first, carried, overfits, depends, long, short, threshold
+Predict   short: an input has to be repeated 8 steps later; what share is right with a window of 5?
+Run       python phase06_rnn/02-bptt.py                                    about 20 s
+Needs     phase06_rnn/01-rnn-basics
+Reference torch.autograd
+Notation  B batch  T time steps  D inputs at a step  H hidden units
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.config import LessonConfig, main, param
+from common.figures import BLUE, GREY, ORANGE, RED, new_figure, save_figure
+from common.lessons import load_lesson
+
+basics = load_lesson("phase06_rnn/01-rnn-basics")
+RNN, RNNCell = basics.RNN, basics.RNNCell
+
+LAG = 8  # the stream has to be repeated so many steps later
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    hidden_dim: int = param(32, "hidden units")
+    stream: int = param(4000, "steps of the stream to learn from", tiny=800, low=200)
+    lr: float = param(0.01, "learning rate of Adam")
+    runs: int = param(3, "first weights that each window is tried with", tiny=1)
+
+
+def unroll(cell: RNNCell, x: Tensor, h0: Tensor) -> Tensor:
+    """All states, h0 first: x (B, T, D), h0 (B, H) -> (B, T + 1, H). The way back needs them."""
+    states = [h0]
+    for x_t in x.unbind(dim=1):
+        states.append(cell(x_t, states[-1]))
+    return torch.stack(states, dim=1)
+
+
+def step_back(
+    cell: RNNCell, x: Tensor, before: Tensor, after: Tensor, d_after: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """One step backwards, from the gradient of the new state to that of all it was made from.
+
+    x: (B, D), the states before and after the step and d_after: (B, H). Returns the step's share
+    in the gradient of each weight, the gradient of x, and that of the state before.
+    """
+    # practice: One step back
+    # tanh' = 1 − tanh²
+    d_z = d_after * (1 - after**2)
+    shares = {
+        "weight_ih": d_z.T @ x,  # (H, B) @ (B, D)
+        "weight_hh": d_z.T @ before,
+        "bias_ih": d_z.sum(dim=0),
+        "bias_hh": d_z.sum(dim=0),
+    }
+    return shares, d_z @ cell.weight_ih, d_z @ cell.weight_hh
+    # end practice
+
+
+@torch.no_grad()
+def bptt(
+    cell: RNNCell, x: Tensor, states: Tensor, d_outputs: Tensor, window: int | None = None
+) -> dict[str, Tensor]:
+    """The gradient of a loss for every weight, every input and the first state.
+
+    x: (B, T, D), states: (B, T + 1, H) from `unroll`, d_outputs: (B, T, H), what the loss sends
+    directly to the state after each step. With a window, steps 1 to window are one part, the next
+    `window` steps another, and no gradient passes from a part to the one before it.
+    """
+    # practice: Backwards through time
+    grads = {name: torch.zeros_like(weight) for name, weight in cell.named_parameters()}
+    grads["x"] = torch.zeros_like(x)
+    d_h = torch.zeros_like(states[:, 0])  # nothing comes from beyond the last step
+    for t in reversed(range(x.shape[1])):
+        # The state after step t has two readers: the loss, and the next step.
+        d_h = d_h + d_outputs[:, t]
+        shares, d_x, d_h = step_back(cell, x[:, t], states[:, t], states[:, t + 1], d_h)
+        grads["x"][:, t] = d_x
+        for name, share in shares.items():
+            grads[name] += share  # the same weights at every step
+        if window is not None and t % window == 0:
+            d_h = torch.zeros_like(d_h)
+    return {**grads, "h0": d_h}
+    # end practice
+
+
+def show_hand(cfg: Config) -> None:
+    print("\n[1] Two steps of one unit: the loss is its last state, and both inputs are 1")
+    cell = RNNCell(1, 1)
+    values = {"weight_ih": [[1.0]], "weight_hh": [[0.5]], "bias_ih": [0.0], "bias_hh": [0.0]}
+    basics.set_weights(cell, **values)
+    x = torch.ones(1, 2, 1)
+    states = unroll(cell, x, torch.zeros(1, 1))
+    d_outputs = torch.tensor([[[0.0], [1.0]]])
+    grads = bptt(cell, x, states, d_outputs)
+    last = bptt(cell, x, states, d_outputs, window=1)
+    w = grads["weight_ih"].item()
+    share = last["weight_ih"].item()
+    print(f"  W_ih: step 2 contributes {share:.3f}, step 1 another {w - share:.3f}")
+    text = "the gradients found on paper: 0.271 for W_ih, 0.170 for W_hh"
+    check_close("by-hand", text, [w, grads["weight_hh"].item()], [0.271, 0.170], atol=6e-4)
+
+
+def show_parity(cfg: Config) -> None:
+    print("\n[2] Unrolled, it is a deep network with the same weights in every layer")
+    cell, x, h0, d_outputs = random_case(cfg.hidden_dim, 12, cfg.seed)
+    states = unroll(cell, x, h0)
+    ours = bptt(cell, x, states, d_outputs)
+
+    # Twelve layers, each with a copy of its own of W_hh.
+    copies = [cell.weight_hh.detach().clone().requires_grad_() for _ in range(12)]
+    h = h0
+    loss = 0
+    for t, copy in enumerate(copies):
+        h = torch.tanh(cell.from_input(x[:, t]) + h @ copy.T + cell.bias_hh)
+        loss = loss + (h * d_outputs[:, t]).sum()
+    shares = torch.autograd.grad(loss, copies)
+    text = "twelve layers with a W_hh each: their gradients add up to ours for the shared one"
+    check_close("copies", text, ours["weight_hh"], torch.stack(shares).sum(dim=0))
+
+    wanted = [*cell.parameters(), x, h0]
+    theirs = torch.autograd.grad((states[:, 1:] * d_outputs).sum(), wanted)
+    text = "the gradients of all weights are those of torch.autograd"
+    check_close("weights", text, weights_of(ours), flat(theirs[:4]))
+    text = "and so are those of the inputs and of the first state"
+    check_close("inputs", text, flat([ours["x"], ours["h0"]]), flat(theirs[4:]))
+
+
+def show_window(cfg: Config) -> dict[int, float]:
+    print("\n[3] Truncated: after every `window` steps the way back is cut")
+    cell, x, h0, d_outputs = random_case(cfg.hidden_dim, 60, cfg.seed)
+    states = unroll(cell, x, h0)
+    full = weights_of(bptt(cell, x, states, d_outputs))
+    as_long = weights_of(bptt(cell, x, states, d_outputs, window=60))
+    check_close("full", "a window as long as the sequence gives the full gradient", as_long, full)
+
+    h = h0
+    loss = 0
+    for t in range(60):
+        if t % 7 == 0:
+            h = h.detach()
+        h = cell(x[:, t], h)
+        loss = loss + (h * d_outputs[:, t]).sum()
+    theirs = flat(torch.autograd.grad(loss, list(cell.parameters())))
+    ours = weights_of(bptt(cell, x, states, d_outputs, window=7))
+    text = "window 7 is torch's gradient with h.detach() before every seventh step"
+    check_close("detach", text, ours, theirs)
+
+    errors = dict.fromkeys((1, 2, 5, 10, 20, 30), 0.0)
+    for draw in range(5):
+        cell, x, h0, d_outputs = random_case(cfg.hidden_dim, 60, 5 * cfg.seed + draw)
+        states = unroll(cell, x, h0)
+        full = weights_of(bptt(cell, x, states, d_outputs))
+        for window in errors:
+            cut = weights_of(bptt(cell, x, states, d_outputs, window))
+            errors[window] += ((cut - full).norm() / full.norm()).item() / 5
+    print("  relative error: " + "   ".join(f"{k} {error:.4f}" for k, error in errors.items()))
+    ratio = errors[5] / errors[20]
+    text = "with window 5 the gradient's relative error is {} times that with 20, mean of 5 draws"
+    check("error", text, ratio, above=1)
+    return errors
+
+
+class Echo(nn.Module):
+    """Which bit came LAG steps ago? Signs (B, T), 1 or -1 -> logits (B, T), and the last state."""
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.rnn = RNN(1, hidden_dim)
+        self.head = nn.Linear(hidden_dim, 1)
+
+    def forward(self, signs: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        states, h = self.rnn(signs.unsqueeze(2), h)
+        return self.head(states).squeeze(2), h
+
+
+def echo_loss(logits: Tensor, signs: Tensor) -> Tensor:
+    """Mean cross-entropy between logits (B, T) and the signs (B, T) that they should repeat."""
+    return F.binary_cross_entropy_with_logits(logits, (signs > 0).float())
+
+
+def train(model: Echo, stream: Tensor, window: int, lr: float) -> list[float]:
+    """Truncated BPTT along a stream of signs (B, steps): one update for every `window` steps.
+
+    Begins at step LAG, the first with something to repeat. Returns the loss of each window.
+    """
+    # practice: Cut the graph, keep the state
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    losses = []
+    h = None
+    for start in range(LAG, stream.shape[1] - window + 1, window):
+        logits, h = model(stream[:, start : start + window], h)
+        loss = echo_loss(logits, stream[:, start - LAG : start - LAG + window])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+        # The numbers go on, the graph that made them does not: else the next backward() would
+        # have to run through all windows before.
+        h = h.detach()
+    return losses
+    # end practice
+
+
+def show_echo(cfg: Config) -> tuple[dict[int, list[float]], dict[str, float]]:
+    print(f"\n[4] Repeat each bit of an endless stream {LAG} steps later")
+    generator = torch.Generator().manual_seed(cfg.seed)
+    stream = random_signs(32, cfg.stream, generator)
+    test = random_signs(32, 500, generator)
+
+    fresh = Echo(cfg.hidden_dim)
+    first = loss_of(fresh, test).item()
+    check("first", "the first loss is {}, near ln 2 = 0.693", first, above=0.62, below=0.78)
+    losses = train(fresh, test[:, : LAG + 40], window=10, lr=0.0)
+    at_once = train(fresh, test[:, : LAG + 40], window=40, lr=0.0)
+    text = "at a learning rate of 0, four windows of 10 have the mean loss of 40 steps at once"
+    check_close("carried", text, mean(losses), at_once[0], atol=1e-5)
+    adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
+    text = "8 pieces of 20 steps are learned by heart: loss {}"
+    overfits("overfits", text, fresh, test[:8, :20], loss_of, adam, steps=150)
+
+    windows = (5, 8, 9, 20) if cfg.tiny else (2, 5, 8, 9, 12, 20)
+    shares = {window: [] for window in windows}
+    for number in range(cfg.runs):
+        for window in windows:
+            torch.manual_seed(100 * cfg.seed + number)
+            model = Echo(cfg.hidden_dim)
+            train(model, stream, window, cfg.lr)
+            shares[window].append(accuracy(model, test))
+    print("  window: share of new bits repeated rightly")
+    for window, values in shares.items():
+        print(f"  {window:6}: " + "  ".join(f"{value:.3f}" for value in values))
+
+    echoed = model(test)[0][:, LAG:] > 0  # by the last model, of window 20
+    wanted = test[:, :-LAG] > 0
+    depends_on_input("depends", "its echo follows the bits", echoed.flatten(), wanted.flatten())
+    scores = {"short": mean(shares[5]), "long": mean(shares[20])}
+    scores |= {"window_8": mean(shares[8]), "window_9": mean(shares[9])}
+    expect("long", "with a window of 20 a share of {} is right", scores["long"], at_least=0.95)
+    text = "with a window of 5, four times as many updates: {}, guessing gets 0.5"
+    expect("short", text, scores["short"], at_most=0.75)
+    gain = scores["window_9"] - scores["window_8"]
+    text = "window 9 is the first that reaches back 8 steps: {} more than with window 8"
+    expect("threshold", text, gain, at_least=0.3)
+    return shares, scores
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def random_case(hidden_dim: int, steps: int, seed: int) -> tuple[RNNCell, Tensor, Tensor, Tensor]:
+    """A cell, inputs, a first state, and what a loss sends to each state; in float64."""
+    torch.manual_seed(seed)
+    cell = RNNCell(3, hidden_dim).double()
+    x = torch.randn(4, steps, 3, dtype=torch.float64, requires_grad=True)
+    h0 = torch.randn(4, hidden_dim, dtype=torch.float64, requires_grad=True)
+    return cell, x, h0, torch.randn(4, steps, hidden_dim, dtype=torch.float64)
+
+
+def flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def weights_of(grads: dict[str, Tensor]) -> Tensor:
+    return flat([grads[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
+
+
+def random_signs(n: int, steps: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, (n, steps), generator=generator).float() * 2 - 1
+
+
+def loss_of(model: Echo, signs: Tensor) -> Tensor:
+    logits, _ = model(signs)
+    return echo_loss(logits[:, LAG:], signs[:, :-LAG])
+
+
+@torch.no_grad()
+def accuracy(model: Echo, signs: Tensor) -> float:
+    logits, _ = model(signs)
+    return ((logits[:, LAG:] > 0) == (signs[:, :-LAG] > 0)).float().mean().item()
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def draw_windows(cfg: Config, errors: dict, shares: dict) -> None:
+    figure, (left, right) = new_figure(1, 2)
+    left.plot(list(errors), list(errors.values()), "o-", color=BLUE)
+    left.set(xlabel="window", ylabel="relative error of the gradient", ylim=(0, 0.6))
+    left.set_title("A longer window leaves out less")
+
+    for window, values in shares.items():
+        right.plot([window] * len(values), values, "o", color=BLUE, alpha=0.6)
+    right.axvline(LAG + 0.5, color=ORANGE, linestyle="--")
+    right.text(LAG + 0.8, 0.75, f"echo after {LAG} steps", color=ORANGE)
+    right.axhline(0.5, color=GREY, linestyle="--")
+    right.text(max(shares), 0.51, "guessing", color=GREY, ha="right")
+    right.set(xlabel="window", ylabel="share repeated rightly", ylim=(0.45, 1.03))
+    right.set_xticks(list(shares))
+    right.set_title("Learned only by a window over the lag")
+    save_figure(figure, cfg.out / "windows")
+
+
+def draw_unrolled(cfg: Config) -> None:
+    """Forward in grey, the gradient on its way back in red, cut between two windows."""
+    figure, axis = new_figure(size=(10.4, 4.2))
+    forward = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0, "linewidth": 2}
+    back = forward | {"color": RED}
+    box = {"boxstyle": "round,pad=0.6", "facecolor": "white", "edgecolor": BLUE, "linewidth": 2}
+    for step in range(1, 7):
+        axis.text(step, 0, f"step {step}", ha="center", va="center", color=BLUE, bbox=box)
+        axis.annotate("", (step - 0.06, 0.75), (step - 0.06, 0.3), arrowprops=forward)
+        axis.annotate("", (step + 0.06, 0.3), (step + 0.06, 0.75), arrowprops=back)
+        axis.annotate("", (step, -0.3), (step, -0.75), arrowprops=forward)
+        axis.text(step, 0.9, "loss", ha="center", va="center")
+        axis.text(step, -0.9, "input", ha="center", va="center")
+        axis.annotate("", (step - 0.3, 0.07), (step - 0.7, 0.07), arrowprops=forward)
+        if step not in (1, 4):
+            axis.annotate("", (step - 0.7, -0.07), (step - 0.3, -0.07), arrowprops=back)
+    axis.axvline(3.5, 0.08, 0.92, color=ORANGE, linestyle="--")
+    axis.text(3.55, 0.98, "detach()", color=ORANGE)
+    axis.set(xlim=(0.2, 6.6), ylim=(-1.1, 1.1))
+    axis.set_title("States go on over the cut, gradients (red) do not come back over it")
+    axis.axis("off")
+    save_figure(figure, cfg.out / "unrolled")
+
+
+def run(cfg: Config) -> dict:
+    show_hand(cfg)
+    show_parity(cfg)
+    errors = show_window(cfg)
+    shares, scores = show_echo(cfg)
+    draw_unrolled(cfg)
+    draw_windows(cfg, errors, shares)
+    return {**scores, "error_5": errors[5], "error_20": errors[20]}
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

@@ -1,0 +1,158 @@
+"""Text generation as its user meets it: in the terminal, with texts and model files of any kind."""
+
+import builtins
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common import checkpoint
+from common.config import execute
+from common.lessons import ROOT, load_lesson
+
+project = load_lesson("phase06_rnn/project-text-generation")
+SCRIPT = ROOT / "phase06_rnn" / "project-text-generation.py"
+
+
+def run(out: Path, *argv: str) -> int:
+    argv = ["--device", "cpu", "--out", str(out), *argv]
+    return execute(project.run, project.Config, project.__doc__, argv)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("text")
+    assert run(out, "--tiny") == 0
+    return out
+
+
+def test_it_goes_on_from_a_prompt(trained: Path, capsys) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    for seed in ("1", "1", "2"):
+        sampling = ("--length", "50", "--pause", "0", "--seed", seed)
+        assert run(trained, "--prompt", "The list", *sampling) == 0
+    texts = [part.split("\n", 2)[-1] for part in capsys.readouterr().out.split("Project 6")[1:]]
+    assert texts[0] == texts[1] != texts[2] and "The list" in texts[0]
+    after = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_characters_never_seen_are_named_and_do_no_harm(trained: Path, capsys) -> None:
+    assert run(trained, "--prompt", "字 é", "--length", "20", "--pause", "0") == 0
+    assert "read as unknown: é 字" in capsys.readouterr().out
+    assert run(trained, "--prompt", "", "--length", "20", "--pause", "0") == 0
+
+
+def test_interactive_types_until_the_end_of_input(trained: Path, monkeypatch, capsys) -> None:
+    lines = iter(["The ", "A "])
+
+    def read(prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(builtins, "input", read)
+    assert run(trained, "--interactive", "--length", "30", "--pause", "0") == 0
+    said = capsys.readouterr()
+    assert "\nThe " in said.out and "\nA " in said.out and "rror" not in said.err
+
+
+def test_the_first_ctrl_c_stops_the_text_and_the_second_the_program(
+    trained: Path, monkeypatch, capsys
+) -> None:
+    asked = []
+
+    def read(prompt: str) -> str:
+        asked.append(prompt)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return "The "
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(builtins, "input", read)
+    monkeypatch.setattr(project.time, "sleep", interrupt)
+    assert run(trained, "--interactive") == 0
+    assert len(asked) == 2 and "…\n" in capsys.readouterr().out
+
+
+# A job in the background is started with Ctrl-C switched off.
+IN_FRONT = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_from_outside_leaves_no_trace(trained: Path) -> None:
+    words = [str(SCRIPT), "--interactive", "--device", "cpu", "--out", str(trained)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_FRONT, *words],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        cwd=ROOT,
+        bufsize=0,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    shown = b""
+    while b"> " not in shown:
+        piece = process.stdout.read(1)
+        assert piece, process.stderr.read().decode()
+        shown += piece
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_without_a_model_or_with_another_one(trained: Path, tmp_path: Path, capsys) -> None:
+    assert run(tmp_path / "fresh", "--prompt", "a") == 1
+    assert "holds no model yet" in capsys.readouterr().err
+    whole = (trained / "model.pt").read_bytes()
+    for content, words in [(whole[:1000], "is damaged"), (b"", "is damaged")]:
+        (tmp_path / "model.pt").write_bytes(content)
+        assert run(tmp_path, "--interactive") == 1
+        assert words in capsys.readouterr().err and (tmp_path / "model.pt").read_bytes() == content
+
+    state = checkpoint.load(trained / "model.pt")
+    others = [{"model": {}}, state | {"hidden": 33}, state | {"characters": "ab"}, [1, 2]]
+    for other in [*others, state | {"characters": 3}, state | {"hidden": "wide"}]:
+        checkpoint.save(tmp_path / "model.pt", other)
+        assert run(tmp_path, "--prompt", "a") == 1
+        said = capsys.readouterr().err
+        assert "holds another model" in said and said.count("\n") <= 2
+
+
+def test_a_text_of_ones_own(tmp_path: Path, capsys) -> None:
+    text = "".join(f"line {n} says {n * n}, no more and no less\n\n" for n in range(400))
+    (tmp_path / "own.txt").write_text(text, encoding="utf-8")
+    assert run(tmp_path / "out", "--tiny", "--text", str(tmp_path / "own.txt")) == 0
+    said = capsys.readouterr().out
+    assert "data: own.txt" in said and "Kneser–Ney 5-gram" not in said
+
+
+@pytest.mark.parametrize("content", ["", "one line", "one line\n" * 3])
+def test_a_text_too_short_overwrites_nothing(trained, tmp_path, content, capsys) -> None:
+    (tmp_path / "own.txt").write_text(content, encoding="utf-8")
+    before = (trained / "model.pt").read_bytes(), (trained / "result.json").read_bytes()
+    assert run(trained, "--tiny", "--text", str(tmp_path / "own.txt")) == 1
+    said = capsys.readouterr().err
+    assert "5,000 characters or more" in said and said.count("\n") <= 2
+    assert before == ((trained / "model.pt").read_bytes(), (trained / "result.json").read_bytes())
+
+
+def test_a_checkpoint_of_other_settings_is_refused(trained: Path, capsys) -> None:
+    before = (trained / "training-0.pt").read_bytes()
+    assert run(trained, "--tiny", "--resume", "--hidden", "16") == 1
+    assert "made with another --hidden" in capsys.readouterr().err
+    assert (trained / "training-0.pt").read_bytes() == before
