@@ -4,9 +4,9 @@ RNN 基础：每一步都是同一个单元
 You will be able to answer
     1. What does one step compute?                     show_cell   by-hand
     2. What does the state know of the past?           show_state  past, resumed
-    3. How are layers stacked, and is this torch's?    show_stack  states, gradients
-    4. Which weights make a cell tell odd from even?   show_paper  paper
-    5. Can training find such weights?   show_learn  first, overfits, depends, rnn, mlp, end, longer
+    3. How are layers stacked, and is this torch's?    show_stack  states, last, gradients
+    4. Which weights make a cell tell odd from even?   show_paper  on-paper, never-wrong
+    5. Can training find them?     show_learn  loss, first, overfits, depends, rnn, mlp, end, longer
 Predict   mlp: what share of unseen 10-bit strings does a network without memory get right?
 Run       python phase06_rnn/01-rnn-basics.py                              about 25 s
 Needs     -
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
-from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 
 
 @dataclass
@@ -72,11 +72,11 @@ class RNNCell(nn.Module):
 def show_cell(cfg: Config) -> None:
     print("\n[1] One step: the input and the old state, each weighted, added, bent by tanh")
     cell = RNNCell(1, 1)
-    set_weights(cell, weight_ih=[[1.0]], weight_hh=[[0.5]], bias_ih=[0.0], bias_hh=[0.0])
+    set_weights(cell, weight_ih=[[2.0]], weight_hh=[[0.5]], bias_ih=[0.0], bias_hh=[0.0])
     states = [torch.zeros(1, 1)]
-    for x in [1.0, 0.0, 0.0]:
+    for x in [0.5, 0.0, 0.0]:
         states.append(cell(torch.tensor([[x]]), states[-1]))
-    text = "inputs 1, 0, 0 and a W_hh of 0.5: the states found on paper, 0.762, 0.363 and 0.180"
+    text = "inputs 0.5, 0, 0: the states found on paper, 0.762, 0.363 and 0.180"
     check_close("by-hand", text, torch.cat(states[1:]).flatten(), [0.762, 0.363, 0.180], atol=5e-4)
 
 
@@ -116,15 +116,14 @@ class RNN(nn.Module):
 def show_state(cfg: Config) -> None:
     print("\n[2] The state is all that a cell knows of the past, and it is made of all of it")
     model = RNN(3, 8).double()
-    x = random((1, 10, 3), cfg)
+    x = torch.randn(1, 10, 3, dtype=torch.float64)
     changed = x.clone()
     changed[:, 5] += 1
     whole, _ = model(x)
     moved = (model(changed)[0] - whole).abs().amax(dim=(0, 2)).tolist()  # T numbers
     print("  input 6 of 10 changes, states move by " + " ".join(f"{m:.3f}" for m in moved))
-    moves = [m > 0 for m in moved]
     text = "the five states before it stay as they are, the five from it on all move"
-    check("past", text, moves == [False] * 5 + [True] * 5)
+    check("past", text, [m > 0 for m in moved] == [False] * 5 + [True] * 5)
 
     first, h = model(x[:, :4])
     second, _ = model(x[:, 4:], h)
@@ -133,24 +132,22 @@ def show_state(cfg: Config) -> None:
 
 
 def show_stack(cfg: Config) -> None:
-    print("\n[3] Three layers with the weights of nn.RNN")
+    print("\n[3] Three layers and nn.RNN: the same seed gives the same first weights")
+    torch.manual_seed(cfg.seed)
     ours = RNN(5, 7, n_layers=3).double()
+    torch.manual_seed(cfg.seed)
     theirs = nn.RNN(5, 7, num_layers=3, batch_first=True).double()
-    for mine, torchs in zip(ours.parameters(), theirs.parameters()):
-        mine.data = torchs.data.clone()
+    x = torch.randn(4, 6, 5, dtype=torch.float64)
+    h0 = torch.randn(3, 4, 7, dtype=torch.float64)
+    our_states, our_last = ours(x, h0)
+    states, last = theirs(x, h0)
+    check_close("states", "the top layer's states are torch's", our_states, states)
+    check_close("last", "the last of each layer too, begun with zeros", ours(x)[1], theirs(x)[1])
 
-    x = random((4, 6, 5), cfg)
-    h0 = random((3, 4, 7), cfg)
-    our_states = ours(x, h0)
-    states = theirs(x, h0)
-    text = "the top layer's states and each layer's last are torch's"
-    check_close("states", text, flat(our_states), flat(states))
-
-    our_gradients = torch.autograd.grad(flat(our_states).square().sum(), list(ours.parameters()))
-    gradients = torch.autograd.grad(flat(states).square().sum(), list(theirs.parameters()))
-    count = sum(p.numel() for p in ours.parameters())
-    text = f"and so are the gradients of all {count} weights"
-    check_close("gradients", text, flat(our_gradients), flat(gradients))
+    ours_grad = torch.autograd.grad(flat([our_states, our_last]).square().sum(), ours.parameters())
+    theirs_grad = torch.autograd.grad(flat([states, last]).square().sum(), theirs.parameters())
+    text = "and so are the gradients of all weights"
+    check_close("gradients", text, flat(ours_grad), flat(theirs_grad))
 
 
 class OddEven(nn.Module):
@@ -170,7 +167,7 @@ def paper_model() -> OddEven:
     """Two hidden units that tell odd from even, with weights found on paper.
 
     s, 1 for odd and 0 for even, is (h1 − h2) / 2. The first unit asks whether s + bit is over 0.5,
-    the second whether it is over 1.5, each with a steep tanh: ±1 for yes and no.
+    the second whether it is over 1.5: tanh of ten times the difference is almost ±1, yes or no.
     """
     # practice: Odd and even on paper
     model = OddEven(hidden_dim=2)
@@ -191,13 +188,15 @@ def paper_model() -> OddEven:
 def show_paper(cfg: Config) -> Tensor:
     print("\n[4] Odd or even: one bit of memory, turned over by every 1")
     model = paper_model()
-    bits = torch.tensor([[1.0, 0, 1, 1, 0]])
-    states, _ = model.rnn(bits.unsqueeze(2))
-    print("  1 0 1 1 0: h1 − h2 is " + "  ".join(f"{h1 - h2:.2f}" for h1, h2 in states[0].tolist()))
+    states, _ = model.rnn(torch.tensor([1.0, 0, 1, 1, 0]).reshape(1, 5, 1))
+    yes = math.tanh(5)  # 0.9999
+    wanted = [[yes, -yes], [yes, -yes], [1, yes], [yes, -yes], [yes, -yes]]
+    check_close("on-paper", "bits 1 0 1 1 0: the states found on paper", states[0], wanted)
+
     strings = random_bits(50, 1000, torch.Generator().manual_seed(cfg.seed))
     share = accuracy(model, strings).min().item()
     text = "two units, 12 weights: strings of 1,000 bits, and after every bit a share of {} right"
-    check("paper", text, share, at_least=1, at_most=1)
+    check("never-wrong", text, share, at_least=1, at_most=1)
     return states[0].detach()
 
 
@@ -213,18 +212,6 @@ def odd_even_loss(model: nn.Module, bits: Tensor, only_end: bool = False) -> Ten
     # end practice
 
 
-def train(model: nn.Module, strings: Tensor, cfg: Config, seed: int, only_end: bool) -> None:
-    """Adam on random batches of the strings (N, T)."""
-    order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr)
-    for _ in range(cfg.steps):
-        chosen = torch.randint(len(strings), (32,), generator=order)
-        loss = odd_even_loss(model, strings[chosen], only_end)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
 def show_learn(cfg: Config) -> tuple[dict[str, list[Tensor]], dict[str, float]]:
     print(f"\n[5] Trained on half of the {2**cfg.bits:,} strings of {cfg.bits} bits")
     generator = torch.Generator().manual_seed(cfg.seed)
@@ -232,6 +219,13 @@ def show_learn(cfg: Config) -> tuple[dict[str, list[Tensor]], dict[str, float]]:
     strings = strings[torch.randperm(len(strings), generator=generator)]
     seen, unseen = strings.chunk(2)
     long = random_bits(50 if cfg.tiny else 500, 200, generator)
+
+    # Odd, even, odd, odd: log(1 + e⁰), log(1 + e²), log(1 + e¹) and log(1 + e⁻¹).
+    say = torch.tensor([[0.0, 2.0, -1.0, 1.0]])
+    bits = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    found = [odd_even_loss(lambda _: say, bits), odd_even_loss(lambda _: say, bits, only_end=True)]
+    text = "four bits: the losses found on paper, 1.112, and 0.313 for the end alone"
+    check_close("loss", text, torch.stack(found), [1.112, 0.313], atol=5e-4)
 
     fresh = OddEven(cfg.hidden_dim)
     first = odd_even_loss(fresh, seen).item()
@@ -261,19 +255,14 @@ def show_learn(cfg: Config) -> tuple[dict[str, list[Tensor]], dict[str, float]]:
     odd = (unseen.cumsum(dim=1) % 2 == 1).flatten()
     depends_on_input("depends", "its answers follow the bits", predicted, odd)
     expect("rnn", "the RNN gets a share of {} right", mean["rnn"], at_least=0.95)
-    text = "an MLP on all bits at once: {}, where guessing gets 0.5"
-    expect("mlp", text, mean["mlp"], at_most=0.6)
+    expect("mlp", "an MLP on all bits at once: {}; guessing gets 0.5", mean["mlp"], at_most=0.6)
     expect("end", "an RNN whose loss asks after the last bit only: {}", mean["end"], at_most=0.7)
-    text = f"trained on {cfg.bits} bits, the best of the RNNs gets {{}} right after 100"
+    text = f"trained on {cfg.bits} bits, the best RNN gets {{}} right after 100"
     expect("longer", text, max(scores["rnn after 100 bits"]), at_least=0.95)
     return curves, mean
 
 
 # Pictures and helpers: skip on a first reading
-
-
-def random(shape: tuple[int, ...], cfg: Config) -> Tensor:
-    return torch.from_numpy(cfg.rng().normal(size=shape))  # float64
 
 
 def random_bits(n: int, length: int, generator: torch.Generator) -> Tensor:
@@ -290,6 +279,18 @@ def flat(tensors: tuple[Tensor, ...]) -> Tensor:
 
 def mlp(bits: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(bits, 128), nn.ReLU(), nn.Linear(128, bits))
+
+
+def train(model: nn.Module, strings: Tensor, cfg: Config, seed: int, only_end: bool) -> None:
+    """The four lines of 3.9, with Adam, on random batches of the strings (N, T)."""
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr)
+    for _ in range(cfg.steps):
+        chosen = torch.randint(len(strings), (32,), generator=order)
+        loss = odd_even_loss(model, strings[chosen], only_end)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 @torch.no_grad()
@@ -310,12 +311,12 @@ def draw_unrolled(cfg: Config, states: Tensor) -> None:
         axis.annotate("", (step, 0.75), (step, 0.25), arrowprops=arrow)
         axis.text(step, 0, "cell", ha="center", va="center", color=BLUE, bbox=box)
         axis.text(step, -0.95, f"bit {bit}", ha="center", va="center")
-        word, colour = ("odd", ORANGE) if h1 - h2 > 1 else ("even", GREEN)
-        axis.text(step, 0.95, word, ha="center", va="center", color=colour)
+        word = "odd" if h1 - h2 > 1 else "even"
+        axis.text(step, 0.95, word, ha="center", va="center", weight="bold")
         axis.text(step + 0.5, 0.12, f"({h1:.0f}, {h2:.0f})", ha="center", fontsize=11)
     axis.text(-0.5, 0, "(0, 0)", ha="center", va="center", fontsize=11)
-    axis.set(xlim=(-1, 5), ylim=(-1.2, 1.2))
-    axis.set_title("One cell, five steps: the state on the arrow tells odd from even")
+    title = "One cell, five steps: the state on the arrow tells odd from even"
+    axis.set(xlim=(-1, 5), ylim=(-1.2, 1.2), title=title)
     axis.axis("off")
     save_figure(figure, cfg.out / "unrolled")
 
@@ -330,7 +331,7 @@ def draw_lengths(cfg: Config, curves: dict[str, list[Tensor]]) -> None:
     axis.axvline(cfg.bits, color=GREY, linestyle="--")
     axis.text(cfg.bits, 1.04, "  trained up to here", color=GREY)
     axis.set(xscale="log", xlabel="bits read", ylabel="share right", ylim=(0.3, 1.1))
-    axis.set_title("Odd or even: who is right, after how many bits")
+    axis.set_title("Odd or even: the share that is right")
     save_figure(figure, cfg.out / "lengths")
 
 

@@ -14,6 +14,7 @@ Notation  B batch  T time steps  D inputs at a step  H hidden units
 """
 
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -290,10 +291,6 @@ def loss_of(model: Echo, signs: Tensor) -> Tensor:
 def accuracy(model: Echo, signs: Tensor) -> float:
     logits, _ = model(signs)
     return ((logits[:, LAG:] > 0) == (signs[:, :-LAG] > 0)).float().mean().item()
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def draw_windows(cfg: Config, errors: dict, shares: dict) -> None:

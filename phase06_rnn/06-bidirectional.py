@@ -76,7 +76,7 @@ def show_turn(cfg: Config) -> None:
 class BiLSTM(nn.Module):
     """Layers of two LSTMs each: one reads from the left, one from the right."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, n_layers: int = 1):
+    def __init__(self, input_dim: int, hidden_dim: int, n_layers: int):
         super().__init__()
         # From the second layer on, each reader sees what both below have found.
         input_dims = [input_dim] + [2 * hidden_dim] * (n_layers - 1)
@@ -92,7 +92,7 @@ class BiLSTM(nn.Module):
         """
         # practice: Two readers in each layer
         real = is_real(lengths, x.shape[1])[:, :, None]  # (B, T, 1)
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(len(x))
         last = []
         for left, right in self.layers:
             # Padding comes after the last real step, too late to disturb it.
@@ -109,8 +109,8 @@ class BiLSTM(nn.Module):
 
 def show_both(cfg: Config) -> None:
     print("\n[2] Two LSTMs a layer, and nothing that stands in the padding matters")
-    model = BiLSTM(3, 4, n_layers=2).double()
-    reference = nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True).double()
+    model = BiLSTM(3, 4, n_layers=3).double()
+    reference = nn.LSTM(3, 4, num_layers=3, batch_first=True, bidirectional=True).double()
     copy_weights(model, reference)
     x, lengths = four_sequences()
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -118,7 +118,7 @@ def show_both(cfg: Config) -> None:
     their_outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True)
 
     outputs, last = model(x, lengths)
-    text = "two layers, lengths 3, 7, 1, 5: the outputs are torch's"
+    text = "three layers, lengths 3, 7, 1, 5: the outputs are torch's"
     check_close("outputs", text, outputs, their_outputs)
     check_close("last", "so are the last states, two for each layer", last, their_last)
     loss = outputs.square().sum() + last.sum()
@@ -139,13 +139,12 @@ class Tagger(nn.Module):
 
     def __init__(self, reads: str, cfg: Config):
         super().__init__()
-        torch.manual_seed(cfg.seed)
         self.reads = reads  # from the "left", or from "both" sides
         self.head = nn.Linear(2 * cfg.hidden_dim, 2)
 
         # One reader alone is made as wide as two.
         both = reads == "both"
-        self.rnn = BiLSTM(3, cfg.hidden_dim) if both else LSTM(3, 2 * cfg.hidden_dim)
+        self.rnn = BiLSTM(3, cfg.hidden_dim, n_layers=1) if both else LSTM(3, 2 * cfg.hidden_dim)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """x: (B, T, 3), lengths: (B,) -> logits (B, T, 2)."""
@@ -190,7 +189,7 @@ def pack(x: Tensor, lengths: Tensor) -> tuple[Tensor, list[int], Tensor]:
     # practice: Steps without padding
     order = lengths.argsort(descending=True)
     x = x[order]
-    sizes = [int((lengths > t).sum()) for t in range(x.shape[1])]
+    sizes = is_real(lengths, x.shape[1]).sum(dim=0).tolist()
 
     # Sorted, the sequences that still run at step t are the first ones.
     steps = torch.cat([x[:size, t] for t, size in enumerate(sizes)])
@@ -202,15 +201,14 @@ def read_packed(cell: nn.Module, steps: Tensor, sizes: list[int]) -> tuple[Tenso
     """An LSTM cell reads packed steps: its outputs, packed alike, and each sequence's last h."""
     # practice: Only those that still run
     h = steps.new_zeros(sizes[0], cell.weight_hh.shape[1])
-    c = torch.zeros_like(h)
+    c = h
     outputs = []
     for x, size in zip(steps.split(sizes), sizes):
-        new_h, new_c = cell(x, (h[:size], c[:size]))
-        outputs.append(new_h)
+        running_h, c = cell(x, (h[:size], c[:size]))
+        outputs.append(running_h)
 
         # The states of those that have ended stay as they are.
-        h = torch.cat([new_h, h[size:]])
-        c = torch.cat([new_c, c[size:]])
+        h = torch.cat([running_h, h[size:]])
     return torch.cat(outputs), h
     # end practice
 
@@ -225,14 +223,14 @@ def show_packing(cfg: Config, texts: list[str]) -> float:
     theirs = flat([packed.data, packed.batch_sizes, packed.sorted_indices])
     check_close("packed", "steps, counts and order are torch's", ours, theirs)
 
-    cell = LSTMCell(3, 4).double()
-    reference = nn.LSTM(3, 4).double()
+    cell = LSTMCell(3, 5).double()
+    reference = nn.LSTM(3, 5).double()
     copy_weights(cell, reference)
     outputs, h = read_packed(cell, steps, sizes)
     their_outputs, (their_h, _) = reference(packed)
     text = "so are the outputs, and the last states in the order of the batch"
-    ours = flat([outputs, h[order.argsort()]])
-    check_close("states", text, ours, flat([their_outputs.data, their_h]))
+    ours = torch.cat([outputs, h[order.argsort()]])
+    check_close("states", text, ours, torch.cat([their_outputs.data, their_h[0]]))
 
     x, lengths, _ = to_batch(texts[:64])
     share = len(pack(x, lengths)[0]) / (x.shape[0] * x.shape[1])

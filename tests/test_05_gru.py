@@ -64,3 +64,13 @@ def test_the_state_stays_between_minus_one_and_one() -> None:
             parameter *= 20
     outputs, _ = model(100 * torch.randn(8, 50, 4))
     assert outputs.abs().max() <= 1
+
+
+def test_first_values_are_torchs() -> None:
+    """Uniform from -1/√H to 1/√H."""
+    torch.manual_seed(0)
+    ours = torch.cat([p.flatten() for p in lesson.GRU(64, 256).parameters()])
+    theirs = torch.cat([p.flatten() for p in nn.GRU(64, 256).parameters()])
+    for value in (ours, theirs):
+        assert value.abs().max().item() == pytest.approx(1 / 16, rel=1e-3)
+        assert value.std().item() == pytest.approx(1 / 16 / math.sqrt(3), rel=0.01)

@@ -8,14 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from common import checkpoint
 from common.config import execute
+from common.data.text import Vocabulary
 from common.lessons import ROOT, load_lesson
 
 project = load_lesson("phase06_rnn/project-text-generation")
 SCRIPT = ROOT / "phase06_rnn" / "project-text-generation.py"
+ABC = Vocabulary("\ufffdabc")
 
 
 def run(out: Path, *argv: str) -> int:
@@ -156,3 +160,28 @@ def test_a_checkpoint_of_other_settings_is_refused(trained: Path, capsys) -> Non
     assert run(trained, "--tiny", "--resume", "--hidden", "16") == 1
     assert "made with another --hidden" in capsys.readouterr().err
     assert (trained / "training-0.pt").read_bytes() == before
+
+
+def test_what_no_claim_asks() -> None:
+    """Counts without a 1, a sum of exactly top-p, gradients that go on after writing."""
+    assert project.discount({"": {"a": 2, "b": 2}}) == 1 / 5
+    halves = project.narrowed(torch.zeros(2), 1, 0, 0.5)
+    assert sorted(halves.tolist()) == [0, 1]
+    assert [len(each) for each in project.fit_n_grams("abab", 3, 3).values()] == [3, 3]
+    text = project.generate(small_model(), ABC, "ab", torch.Generator(), 1, 0, 1.0)
+    assert next(text) in "abc" and torch.is_grad_enabled()
+
+
+def small_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return project.CharacterLSTM(4, 8)
+
+
+def test_the_network_is_asked_without_dropout_from_the_start_on() -> None:
+    model = small_model().train()
+    numbers = torch.from_numpy(ABC.encode(project.START + "abca"))
+    assert not torch.equal(model(numbers[None])[0], model(numbers[None])[0])
+    found = project.chances_of("abca", model, ABC)
+    logits = model.eval()(numbers[None])[0][0, :-1].double()
+    wanted = logits.softmax(dim=1)[torch.arange(4), numbers[1:]].detach().numpy()
+    assert isinstance(found, np.ndarray) and np.allclose(found, wanted, rtol=1e-12, atol=0)

@@ -51,7 +51,7 @@ SYMBOLS = 3 + len(ALPHABET)
 WRITTEN_LENGTH, ISO_LENGTH = 22, 11  # 30th of September 1998; 1998-09-30 and END
 
 TRAIN_ROWS, VAL_ROWS, TEST_ROWS = 16_000, 1000, 2000
-TINY_ROWS = (300, 60, 60)
+TINY_ROWS = (400, 60, 60)
 
 
 @dataclass(frozen=True)
