@@ -206,7 +206,10 @@ def loop_distances(x: np.ndarray, y: np.ndarray) -> list[list[float]]:
 
 
 def expanded_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The same from |x|² + |y|² - 2 x·y: an array (n, m), no loop, and no array (n, m, d)."""
+    """The same from |x|² + |y|² - 2 x·y: an array (n, m), no loop, and no array (n, m, d).
+
+    By this formula: the claim `plain` shows where it fails, which a better way would not.
+    """
     # practice: All pairs at once
     x_squared = (x * x).sum(axis=1, keepdims=True)  # (n, 1)
     y_squared = (y * y).sum(axis=1)  # (m,)

@@ -131,9 +131,10 @@ def show_chain(cfg: Config) -> None:
 def show_graph(cfg: Config) -> None:
     print("\n[2] Newest first: a value hands its gradient on when all its shares have arrived")
     x = Value(3)
-    f = x * x + x
-    f.backward()
-    check_close("shared", "x·x + x uses x three times; at 3 the shares are 3 + 3 + 1", x.grad, 7)
+    (2 * x).backward()
+    (x * x + x).backward()
+    text = "x·x + x uses x three times, 2·x before it once: at 3 the shares are 2 + 3 + 3 + 1"
+    check_close("shared", text, x.grad, 9)
 
     start = Value(1)
     end = start

@@ -2,11 +2,11 @@
 概率基础：从均匀随机数得到任意分布，再由数据反推参数
 
 You will be able to answer
-    1. How far off is an estimated area?          show_integrals   by-hand, order, root-n, error-bar
-    2. How are samples drawn, pairs described?    show_sampling    ks, covariance, turned, blind
-    3. What does an average's error look like?    show_averages    lln, clt, skewed, cauchy
-    4. The test is positive: am I ill?            show_bayes       table, twice
-    5. Which parameters fit the data best?        show_likelihood  gradient, mle
+    1. How far off is an estimated area?        show_integrals   by-hand, order, root-n, error-bar
+    2. How are samples drawn, pairs described?  show_sampling    flat, ks, covariance, turned, blind
+    3. What does an average's error look like?  show_averages    lln, clt, skewed, cauchy
+    4. The test is positive: am I ill?          show_bayes       table, twice
+    5. Which parameters fit the data best?      show_likelihood  gradient, mle
 Predict   ill_if_positive: the test is positive; how probable is illness, from 0 to 1?
           (1 in 1,000 is ill; the test finds 99 % of the ill and alarms 5 % of the healthy)
 Run       python phase02_math/06-probability-basics.py                     about 4 s
@@ -141,6 +141,9 @@ def show_sampling(cfg: Config) -> np.ndarray:
     print("\n[2] From uniform numbers to others; a Kolmogorov-Smirnov (KS) test asks how far the")
     print("    share of samples below x is from the distribution function F(x), at most")
     u, v = cfg.rng().random((2, cfg.samples))
+
+    text = "a flat density from 0 to 4, given at uneven points, stretches u to 4 u"
+    check_close("flat", text, inverse_cdf(u, np.array([0.0, 1, 4]), np.full(3, 2.0)), 4 * u)
 
     # Closer points where the density is steep.
     x = np.concatenate([np.linspace(-5, 0, 51), np.linspace(0, 7, 36)[1:]])

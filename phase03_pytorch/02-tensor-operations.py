@@ -263,15 +263,15 @@ def show_masks(cfg: Config) -> None:
     lengths = torch.tensor([3, 5, 1])
     x = torch.randn(3, 5, 2, dtype=torch.float64)  # (B, T, D)
     wanted = [row[:length].mean(dim=0) for row, length in zip(x, lengths.tolist())]
+    wanted_and_x = torch.stack([*wanted, *x[0]])
     text = "ours is the mean of each sequence cut to its length"
     check_close("masked-mean", text, masked_mean(x, lengths), torch.stack(wanted))
 
     x[2, 1:] = float("nan")
-    real = torch.arange(5) < lengths[:, None]
-    by_product = (x * real[:, :, None]).sum(dim=1) / lengths[:, None]
-    print(f"  padding full of NaN, third mean: by a product {by_product[2].tolist()}")
-    text = "NaN in the padding does not reach the means"
-    check_close("nan", text, masked_mean(x, lengths), torch.stack(wanted))
+    by_product = (x[2] * (torch.arange(5) < 1)[:, None]).sum(dim=0)  # only one step is real
+    print(f"  padding full of NaN, third mean: by a product {by_product.tolist()}")
+    text = "NaN in the padding does not reach the means, and x stays as it was"
+    check_close("nan", text, torch.cat([masked_mean(x, lengths), x[0]]), wanted_and_x)
 
 
 def show_in_place(cfg: Config) -> int:

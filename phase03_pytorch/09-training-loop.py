@@ -85,8 +85,7 @@ def show_step(cfg: Config, data: ImageSet) -> dict[str, list[float]]:
         print(f"  {name:<17} w = " + "  ".join(f"{w:.3f}" for w in path[:5]))
     wanted = [[0, 0.7, 1.05, 1.225, 1.3125], [0, 0.7, 1.75, 2.625, 2.8875]]
     text = "the paths found on paper: by each gradient, and uncleared by their running sum"
-    first_steps = [path[:5] for path in paths.values()]
-    check_close("no-zero-grad", text, first_steps, wanted, atol=1e-5)
+    check_close("no-zero-grad", text, [path[:5] for path in paths.values()], wanted, atol=1e-5)
     return paths
 
 
@@ -134,16 +133,14 @@ def show_epoch(cfg: Config, data: ImageSet) -> None:
     all_at_once = cross_entropy(model, (x, y)).item()
     mean = sum(batch_losses) / 3
     print(f"  70 samples at once {all_at_once:.5f}, mean of the batches' losses {mean:.5f}")
-    ours = train_epoch(model, loader, cross_entropy, frozen)
-    # float32, added up in another order
-    text = "the epoch's loss is that of all 70 samples at once"
-    check_close("weighted", text, ours, all_at_once, atol=1e-5)
+    ours = train_epoch(model, loader, lambda *both: 2 * cross_entropy(*both), frozen)
+    text = "an epoch's loss, here twice the cross-entropy, is that of all 70 samples at once"
+    check_close("weighted", text, ours, 2 * all_at_once, atol=1e-5)  # sums in another order
 
     # Dropout sets a random half of its inputs to 0, in training only.
     noisy = nn.Sequential(nn.Dropout(0.5), model)
-    noisy.eval()
-    first = train_epoch(noisy, loader, cross_entropy, frozen)
-    second = train_epoch(noisy, loader, cross_entropy, frozen)
+    first = train_epoch(noisy.eval(), loader, cross_entropy, frozen)
+    second = train_epoch(noisy.eval(), loader, cross_entropy, frozen)
     text = "dropout is on in training: two epochs without learning differ by {}"
     check("train-mode", text, abs(first - second), above=1e-4)
 
@@ -192,8 +189,7 @@ def show_evaluate(cfg: Config, data: ImageSet) -> None:
     x, y = to_tensors(data, data.x_train[:70], data.y_train[:70])
     loader = DataLoader(TensorDataset(x, y), batch_size=32)
     model = nn.Sequential(nn.Dropout(0.5), make_model(x.shape[1], cfg))
-    model.train()
-    first = evaluate_accuracy(model, loader)
+    first = evaluate_accuracy(model.train(), loader)
     second = evaluate_accuracy(model.train(), loader)
     check("no-dropout", "dropout is off: two evaluations give the same", first == second)
     shared = evaluate(model, loader, accuracy)["accuracy"]
@@ -240,6 +236,7 @@ class InTurn(list):
     """Several loaders, of which each epoch takes the next."""
 
     def __iter__(self) -> Iterator[Batch]:
+        assert self, "an epoch is to read the training data once"
         return iter(self.pop(0))
 
 
@@ -251,11 +248,14 @@ def show_choice(cfg: Config, data: ImageSet) -> None:
     val = make_loader(cfg, *to_tensors(data, data.x_val, data.y_val))
     model = make_model(x.shape[1], cfg).to(cfg.torch_device())
     optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9)
-    accuracies = train(model, InTurn([good, good, wrong, wrong]), val, optimizer, epochs=4)
+    loaders = InTurn([good, good, wrong, wrong, wrong])
+    loaders.dataset = good.dataset  # for a loop that asks it how many samples there are
+    accuracies = train(model, loaders, val, optimizer, epochs=5)
 
     kept = evaluate_accuracy(model, val)
     print("  validation accuracy by epoch: " + "  ".join(f"{a:.3f}" for a in accuracies))
-    check_close("best-epoch", "kept are the weights of the best epoch", kept, max(accuracies))
+    text = "of five epochs, the weights of the best are kept"
+    check_close("best-epoch", text, [kept, len(accuracies)], [max(accuracies), 5])
 
 
 def show_run(cfg: Config, data: ImageSet) -> tuple[dict[str, list[float]], dict[str, float]]:

@@ -53,7 +53,7 @@ class Config(LessonConfig):
     text: Path | None = param(None, "learn this text file instead")
     orders: int = param(10, "longest n-grams tried, in characters", tiny=6, low=5)
     runs: int = param(3, "LSTMs to train, with seeds one apart; the mean counts", tiny=1)
-    epochs: int = param(0, "passes; 0: 6 for the documentation, else 3", tiny=2, low=0)
+    epochs: int = param(0, "passes over the training part; 0: 6, of Shakespeare 3", tiny=2, low=0)
     hidden: int = param(256, "width H of the LSTM", tiny=32)
     window: int = param(64, "characters T through which gradients flow back", tiny=32, low=8)
     batch_size: int = param(16, "windows in one step", tiny=8)
@@ -287,7 +287,7 @@ def train_one(cfg: Config, corpus: Corpus, seed: int) -> CharacterLSTM:
     windows = numbers.unfold(0, cfg.window + 1, cfg.window)  # the last one begins the next window
     batches = Batches(windows, batch_size=cfg.batch_size, shuffle=True, seed=seed, drop_last=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, betas=(0.9, 0.99))
-    epochs = cfg.epochs or (6 if corpus.name == "python" else 3)
+    epochs = cfg.epochs or (6 if cfg.data == "python" else 3)
     steps = epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.lr, steps, pct_start=0.1)
 

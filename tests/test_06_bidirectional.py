@@ -72,3 +72,13 @@ def test_one_way_networks_of_two_layers_are_something_else() -> None:
     lengths = torch.tensor([6])
     moved = model(changed, lengths)[0] - model(x, lengths)[0]
     assert moved[0, 0, :3].abs().max() > 0
+
+
+def test_one_reader_has_no_fewer_weights_than_two() -> None:
+    """The note says that it is as wide as both together: what it lacks is no size."""
+    cfg = lesson.Config()
+    one, two = (
+        sum(parameter.numel() for parameter in lesson.Tagger(reads, cfg).parameters())
+        for reads in ("left", "both")
+    )
+    assert one >= two

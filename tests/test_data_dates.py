@@ -14,16 +14,16 @@ from common.errors import LessonError
 WRITTEN = [
     (date(1998, 3, 3), "3 March 1998"),
     (date(1998, 3, 4), "March 4, 1998"),
-    (date(2005, 9, 9), "9 Sep 2005"),
-    (date(2005, 9, 10), "Sep 10, 2005"),
     (date(1998, 3, 3), "3rd of March 1998"),
-    (date(1998, 3, 11), "March 11th, 1998"),
     (date(2024, 2, 29), "Thu 29 Feb 2024"),
-    (date(1998, 3, 3), "MARCH 3 1998"),
-    (date(2007, 3, 3), "3-Mar-07"),
-    (date(2007, 3, 3), "Mar/3/2007"),
     (date(1998, 3, 14), "03/14/1998"),
     (date(1998, 3, 14), "14.3.1998"),
+    (date(1998, 3, 1), "day after 28 Feb 1998"),
+    (date(2000, 1, 1), "day after Dec 31, 1999"),
+    (date(2024, 3, 1), "day after 29.2.2024"),
+    (date(2024, 2, 29), "eve of 1 Mar 2024"),
+    (date(1999, 12, 31), "eve of Jan 1, 2000"),
+    (date(1998, 3, 13), "eve of 03/14/1998"),
 ]
 
 
@@ -41,12 +41,12 @@ def test_each_form(number):
 
 @pytest.mark.parametrize("day, ending", [(1, "st"), (2, "nd"), (12, "th"), (21, "st"), (30, "th")])
 def test_the_ending_of_a_number(day, ending):
-    assert dates.write(date(2000, 1, day), FORMS[5]) == f"January {day}{ending}, 2000"
+    assert dates.write(date(2000, 1, day), FORMS[2]) == f"{day}{ending} of January 2000"
 
 
 def test_every_written_date_fits():
     for form in (*FORMS, OTHER_FORM):
-        longest = dates.write(date(2000, 9, 30), form)
+        longest = max((dates.write(date(2000, 9, day), form) for day in (29, 30)), key=len)
         assert len(longest) <= WRITTEN_LENGTH, longest
 
 

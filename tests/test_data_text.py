@@ -18,6 +18,7 @@ from common.data.text import (
     UNKNOWN,
     Vocabulary,
     learn_vocabulary,
+    load_shakespeare,
     load_text,
     python_docs,
     share_of_known_words,
@@ -162,7 +163,7 @@ def test_without_its_documentation_python_says_what_to_do(monkeypatch) -> None:
 
 
 def test_shakespeare_is_downloaded_kept_and_read(cached: Path, capsys) -> None:
-    corpus = load_text(LessonConfig(data="shakespeare"))
+    corpus = load_shakespeare(LessonConfig())
     assert corpus.train + corpus.val + corpus._test == SPEECHES
     assert cached.read_bytes() == SPEECHES.encode()
     assert f"data: shakespeare ({cached}" in capsys.readouterr().out

@@ -14,7 +14,8 @@ import torch
 
 from common import checkpoint
 from common.config import execute
-from common.data.text import Vocabulary
+from common.data.text import Corpus, Vocabulary
+from common.errors import LessonError
 from common.lessons import ROOT, load_lesson
 
 project = load_lesson("phase06_rnn/project-text-generation")
@@ -182,6 +183,50 @@ def test_the_network_is_asked_without_dropout_from_the_start_on() -> None:
     numbers = torch.from_numpy(ABC.encode(project.START + "abca"))
     assert not torch.equal(model(numbers[None])[0], model(numbers[None])[0])
     found = project.chances_of("abca", model, ABC)
-    logits = model.eval()(numbers[None])[0][0, :-1].double()
+    logits = model.eval()(numbers[None, :-1])[0][0].double()
     wanted = logits.softmax(dim=1)[torch.arange(4), numbers[1:]].detach().numpy()
-    assert isinstance(found, np.ndarray) and np.allclose(found, wanted, rtol=1e-12, atol=0)
+    assert isinstance(found, np.ndarray) and found.dtype == np.float64
+    assert np.allclose(found, wanted, rtol=1e-6, atol=0)
+
+
+def test_the_network_is_the_one_of_the_note() -> None:
+    model = project.CharacterLSTM(101, 256)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 362_149
+    assert model.dropout.p == 0.1
+
+
+CORPUS = Corpus("small", "abcabcaab" * 200, "abcab" * 40, "cab" * 20)
+
+
+def small_config(out: Path, **changes) -> project.Config:
+    settings = {"epochs": 2, "hidden": 8, "window": 10, "batch_size": 4, "lr": 0.01, "out": out}
+    return project.Config(device="cpu", **settings | changes)
+
+
+def test_windows_overlap_by_one_character_and_come_in_another_order(tmp_path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(project, "fit", lambda model, batches, *_, **__: seen.append(batches))
+    project.train_one(small_config(tmp_path), CORPUS, seed=0)
+    (windows,) = seen[0].tensors
+    numbers = torch.from_numpy(CORPUS.vocabulary.encode(CORPUS.train))
+    assert windows.shape == (179, 11)
+    assert torch.equal(windows[1], numbers[10:21]) and torch.equal(windows[-1], numbers[1780:1791])
+    assert seen[0].shuffle and seen[0].drop_last and len(seen[0]) == 44
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys) -> None:
+    whole = project.train_one(small_config(tmp_path / "whole"), CORPUS, seed=0)
+    other = project.train_one(small_config(tmp_path / "other"), CORPUS, seed=1)
+    fit = project.fit
+    first = {"epochs": 1}
+    monkeypatch.setattr(project, "fit", lambda *words, **named: fit(*words, **named | first))
+    project.train_one(small_config(tmp_path / "halves"), CORPUS, seed=0)
+    monkeypatch.setattr(project, "fit", fit)
+    cfg = small_config(tmp_path / "halves", resume=True)
+    halves = project.train_one(cfg, CORPUS, seed=0)
+    assert "resumed after epoch 1" in capsys.readouterr().out
+    pairs = zip(whole.parameters(), halves.parameters(), other.parameters())
+    for one, two, three in pairs:
+        assert torch.equal(one, two) and not torch.equal(one, three)
+    with pytest.raises(LessonError, match="made with another --lr"):
+        project.train_one(small_config(tmp_path / "halves", resume=True, lr=0.1), CORPUS, seed=0)

@@ -75,7 +75,7 @@ def load_speech(cfg: LessonConfig, passes: int = 1) -> SpeechSet:
     """The set that cfg.data names, "tones" or "fsdd"; the same parts for every seed.
 
     A recording that cfg.wav names is read first, and comes along as `own`. Each other recording is
-    said once in its part, in training `passes` times, in another company each time.
+    said once in its part, in training `passes` times (tiny: once), in another company each time.
     """
     wav = getattr(cfg, "wav", None)
     own = None if wav is None else Utterance(read_wav(wav), (), 0)
@@ -88,7 +88,7 @@ def load_speech(cfg: LessonConfig, passes: int = 1) -> SpeechSet:
     parts = []
     for part in range(3):
         rng = np.random.default_rng([1, part])
-        repeats = passes if part == 0 else 1
+        repeats = passes if part == 0 and not cfg.tiny else 1
         utterances = [u for _ in range(repeats) for u in join_clips(clips, part, rng)]
         parts.append(utterances)
     return SpeechSet(cfg.data, DIGITS, speakers, *parts, own)

@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +142,10 @@ def load_text(cfg: LessonConfig, file: Path | None = None) -> Corpus:
     first = _cut(kept, 8 * len(kept) // 10)
     second = _cut(kept, 9 * len(kept) // 10)
     return Corpus(name, kept[:first], kept[first:second], kept[second:])
+
+
+def load_shakespeare(cfg: LessonConfig) -> Corpus:
+    return load_text(replace(cfg, data="shakespeare"))
 
 
 def python_docs() -> str:
