@@ -40,6 +40,7 @@ class Config(LessonConfig):
     threads = 1
     hidden_dim: int = param(64, "width H of the state", tiny=32)
     steps: int = param(600, "steps on strings, each of 64 of one length", tiny=6, low=6)
+    tests: int = param(200, "strings of each length to test", tiny=10)
 
 
 def attend(scores: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,15 +229,14 @@ def show_learning(cfg: Config) -> None:
 
 def show_reversal(cfg: Config) -> tuple[Tensor, dict[str, dict[int, float]]]:
     print("\n[4] Strings of 4 to 30 letters backwards: from one vector, or from all states")
-    # One length in each batch, so that there is no padding.
-    sizes = cfg.rng().integers(4, 31, size=cfg.steps).tolist()
+    sizes = cfg.rng().integers(4, 31, size=cfg.steps).tolist()  # one a batch: no padding
     batches = [reversed_strings(cfg, 64, n, seed=1000 * step) for step, n in enumerate(sizes)]
     curves = {"plain": {}, "attention": {}}
     for name, decoder in [("plain", None), ("attention", LuongDecoder)]:
         model = make_model(cfg, decoder, SYMBOLS)
         train(model, batches)
         for length in (5, 10, 15, 20, 25, 30, 40):
-            source, target = reversed_strings(cfg, 200, length)
+            source, target = reversed_strings(cfg, cfg.tests, length)
             right = answer(model, source, length) == target
             curves[name][length] = right.float().mean().item()
         print(f"  {name:<10}" + "  ".join(f"{n}: {share:.3f}" for n, share in curves[name].items()))
@@ -244,7 +244,7 @@ def show_reversal(cfg: Config) -> tuple[Tensor, dict[str, dict[int, float]]]:
     expect("plain", text, curves["plain"][20], below=0.5)
     expect("looking", "with attention it is {}", curves["attention"][20], at_least=0.9)
 
-    source, target = reversed_strings(cfg, 200, 20)
+    source, target = reversed_strings(cfg, cfg.tests, 20)
     with torch.no_grad():
         _, _, weights = model.look(source, seq2seq.teacher_inputs(target))
     # The letter at place t of the answer stands at place S - 1 - t of the text.

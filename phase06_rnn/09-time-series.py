@@ -106,7 +106,7 @@ def mase(error: np.ndarray, history: np.ndarray, horizon: int, season: int) -> f
     # practice: An error without a unit
     x, y = windows(history, season, horizon)
     in_training = y - fit_naive(horizon, season, False, history)(x)
-    return float(np.abs(error).mean() / np.abs(in_training).mean())
+    return np.abs(error).mean() / np.abs(in_training).mean()
     # end practice
 
 

@@ -5,7 +5,7 @@ You will be able to answer
     1. What does a high R² of prices prove?   show_level     by-hand, random-walk, of-returns
     2. How sure is a mean of daily numbers?   show_interval  blocks, coverage, too-narrow
     3. What do costs leave of a forecast?     show_costs     trades, drawdown, sharpe, peek
-    4. Would a pattern be found?  show_power  overfits, start, past-only, depends, found
+    4. Would a pattern be found?  show_power  overfits, start, unit, past-only, depends, found
     5. Is one found in a real price?   show_verdict  verdicts, same-r2, lag, honest
 Predict   naive_r2: how much of the variance of tomorrow's price does today's price explain (R²)?
 Run       python phase06_rnn/project-stock-forecast.py       about 40 s
@@ -16,7 +16,7 @@ Reference -
 Notation  n days  L days of a window
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def r_squared(true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray | fl
     # practice: R² against a baseline
     errors = ((true - predicted) ** 2).sum()
     errors_of_baseline = ((true - baseline) ** 2).sum()
-    return float(1 - errors / errors_of_baseline)
+    return 1 - errors / errors_of_baseline
     # end practice
 
 
@@ -193,9 +193,9 @@ def judge(gains: np.ndarray) -> dict[str, float]:
     wealth = np.concatenate([[1.0], np.cumprod(1 + gains)])
     highest = np.maximum.accumulate(wealth)
     return {
-        "yearly": float(wealth[-1] ** (DAYS / len(gains)) - 1),
-        "sharpe": float(gains.mean() / gains.std() * DAYS**0.5),
-        "drawdown": float((1 - wealth / highest).max()),
+        "yearly": wealth[-1] ** (DAYS / len(gains)) - 1,
+        "sharpe": gains.mean() / gains.std() * DAYS**0.5,
+        "drawdown": (1 - wealth / highest).max(),
     }
     # end practice
 
@@ -309,6 +309,14 @@ def show_power(cfg: Config) -> None:
     )
     first = targets.square().mean().item()
     check_close("start", "untrained, it forecasts 0 like the naive forecast", losses[0], first)
+
+    # In percent everything is 100 times as large, the forecast too.
+    brief = replace(cfg, steps=10, networks=2)
+    window = planted[None, 200:300]
+    in_percent = fit_lstm(brief, 100 * planted[:200])(100 * window)
+    text = "trained on returns in percent, the forecast is the same in percent"
+    wanted = 100 * fit_lstm(brief, planted[:200])(window)
+    check_close("unit", text, in_percent, wanted, rtol=1e-3)
 
     made = forecasts(cfg, planted, 500)
     changed = planted.copy()

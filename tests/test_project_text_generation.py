@@ -42,6 +42,7 @@ def test_it_goes_on_from_a_prompt(trained: Path, capsys) -> None:
         assert run(trained, "--prompt", "The list", *sampling) == 0
     texts = [part.split("\n", 2)[-1] for part in capsys.readouterr().out.split("Project 6")[1:]]
     assert texts[0] == texts[1] != texts[2] and "The list" in texts[0]
+    assert "unknown" not in texts[0]
     after = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
     assert after == before
 
