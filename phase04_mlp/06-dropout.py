@@ -124,7 +124,7 @@ def show_ensemble(cfg: Config) -> None:
     layer = nn.Linear(8, 3).double().requires_grad_(False)
     layer.weight *= 5  # so that the sub-networks differ clearly
     # In evaluation this batch norm (next lesson) changes nothing; in training it would.
-    norm = nn.BatchNorm1d(8, eps=0, dtype=torch.float64)
+    norm = nn.BatchNorm1d(8, eps=1e-12, dtype=torch.float64)
     model = nn.Sequential(nn.Sequential(norm, Dropout(0.5)), layer)
     masks, chances = all_masks(8, p=0.5)
     log_p = layer(masks[:, None] * hidden / 0.5).log_softmax(dim=-1)  # (256, B, C)
@@ -221,12 +221,13 @@ def show_doubt(cfg: Config, data: ImageSet, test: Batch) -> dict[str, float]:
         one_pass = model(pictures).detach().softmax(dim=-1)
         single[name] = entropy(one_pass)
         sure = one_pass.amax(dim=-1).mean().item()
+        # Of all pairs of such a picture and a digit; guessing would give 0.5.
         more = share_above(disagreement[name], disagreement["digits"])
         rows[name] = (sure, more, share_above(single[name], single["digits"]))
         print(f"  {name:<10}{sure:17.3f}{more:15.3f}{rows[name][2]:22.3f}")
 
     found = min(rows["noise"][1], rows["inverted"][1])
-    text = "noise and inverted digits: the passes disagree more than on a digit in {} of all pairs"
+    text = "noise, inverted digits: more disagreement than on a digit in {} of all pairs or more"
     expect("finds", text, found, at_least=0.9)
     text = "turned digits: in {} only; the network has never seen one, and is sure"
     expect("turned", text, rows["turned"][1], below=0.4)
