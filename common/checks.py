@@ -101,8 +101,7 @@ def check_close(
     """Two arrays or tensors agree in shape and value; `{}` stands for the largest difference.
 
     Default tolerances, relative and absolute: 1e-7 and 1e-10 in float64, 1e-5 and 1e-5 in less,
-    none for whole numbers and truth values. NaN equals NaN only with `equal_nan`: otherwise two
-    computations that both diverged would agree.
+    none for whole numbers and truth values. Unless `equal_nan`, two that diverged do not agree.
     """
     ours = _to_numpy(ours)
     reference = _to_numpy(reference)
@@ -127,8 +126,7 @@ def check_close(
     worst = np.unravel_index(np.argmax(np.where(same, -1, difference)), ours.shape)
     place = f" at {list(map(int, worst))}" if ours.ndim else ""
     if np.isnan(ours[worst]) and np.isnan(reference[worst]):
-        sentence = f"nan on both sides{place}, so there is nothing to compare"
-        _judge(id, text.replace("{}", "nan"), "exact", False, sentence)
+        _judge(id, text.replace("{}", "nan"), "exact", False, f"nan on both sides{place}")
     detail = (
         f"{(~same).sum()} of {same.size} values differ, most{place}: "
         f"got {ours[worst].item():.6g}, wanted {reference[worst].item():.6g}"

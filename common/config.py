@@ -265,9 +265,8 @@ def _compare_guess(lesson: Lesson, result: dict, cfg: LessonConfig) -> None:
 
 def _on_other_data(cfg: LessonConfig) -> bool:
     """Does a flag of text (--data, --csv, --target …) differ from its default?"""
-    others = ("out", "data_dir", "device", "preset")
-    own = [field for field in dataclasses.fields(cfg) if field.name not in others]
-    texts = [field for field in own if field.type not in (bool, int, float)]
+    fields = (f for f in dataclasses.fields(cfg) if f.type not in (bool, int, float))
+    texts = [f for f in fields if f.name not in ("out", "data_dir", "device", "preset")]
     return any(getattr(cfg, field.name) != field.default for field in texts)
 
 

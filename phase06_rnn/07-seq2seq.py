@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
         # Behind the text the GRU goes on with PAD, so its own last state is not the one wanted.
         last = (source != PAD).sum(dim=1) - 1
-        rows = torch.arange(len(source), device=source.device)
+        rows = torch.arange(len(source))
         return states, states[rows, last]
         # end practice
 
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
     def step(self, symbols: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One symbol each (B,), state (B, 2H) -> log p of the next (B, V), next state (B, 2H)."""
         logits, state = self(symbols[:, None], state)
-        return logits[:, 0].log_softmax(dim=-1), state
+        return logits[:, 0].log_softmax(dim=1), state
 
 
 class Seq2Seq(nn.Module):
@@ -194,9 +194,8 @@ def show_training(cfg: Config, data: DateSet) -> nn.Module:
     first = teacher_forced_loss(model, batch).item()
     check("first-loss", "the first loss is {}, near ln 71 = 4.26", first, above=4.0, below=4.6)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-    overfits(
-        "overfits", "16 dates are learned by heart: {}", model, batch, teacher_forced_loss, adam
-    )
+    text = "16 dates are learned by heart: {}"
+    overfits("overfits", text, model, batch, teacher_forced_loss, adam)
 
     written, score = answer(model, batch[0])
     at_once = teacher_forced_loss(model, (batch[0], written))

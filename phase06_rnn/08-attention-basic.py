@@ -69,7 +69,7 @@ def show_attend(cfg: Config) -> None:
     memory = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     ours, weights = attend(queries @ memory.transpose(1, 2), memory, mask)
-    behind = weights[1, :, 3:].sum()
+    behind = weights[1, :, 3:].sum().item()
     check("padding", "a weight of {} lies behind the end of a text", behind, at_least=0, at_most=0)
     theirs = F.scaled_dot_product_attention(queries, memory, memory, mask[:, None], scale=1.0)
     found = []

@@ -221,6 +221,20 @@ def show_tcn() -> None:
     check("field", text, seen, at_least=LENGTH, at_most=LENGTH)
 
 
+class LSTMForecaster(nn.Module):
+    """The LSTM of 6.4; its last output makes the forecast. (B, T) -> (B,)"""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lstm = LSTM(1, width)
+        self.head = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.lstm(x[:, -32:, None])  # half a window: (B, 32, H)
+        return self.head(outputs[:, -1])[:, 0]
+
+
 def from_last(x: np.ndarray, spread: float) -> Tensor:
     """Windows measured from their last value look alike at any level: a series may rise."""
     return torch.from_numpy((x - x[:, -1:]) / spread).float()
@@ -270,20 +284,6 @@ def show_networks(cfg: Config, sunspots: Series, co2: Series) -> tuple[dict, dic
 # Pictures and helpers: skip on a first reading
 
 
-class LSTMForecaster(nn.Module):
-    """The LSTM of 6.4; its last output makes the forecast. (B, T) -> (B,)"""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.lstm = LSTM(1, width)
-        self.head = nn.Linear(width, 1, bias=False)
-        nn.init.zeros_(self.head.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs, _ = self.lstm(x[:, -32:, None])  # half a window: (B, 32, H)
-        return self.head(outputs[:, -1])[:, 0]
-
-
 def fit_network(cfg: Config, network: type, seed: int, horizon: int, known: np.ndarray) -> Forecast:
     """Train a network on how a series changes from the last value of a window to its target."""
     x, y = windows(known, LENGTH, horizon)
@@ -326,9 +326,8 @@ def draw_forecasts(cfg: Config, sunspots: Series, co2: Series, made: dict) -> No
     axes[0].set(ylabel="sunspots", title="A year ahead: the TCN turns in time")
     years = np.arange("1999", "2003", dtype="datetime64[Y]")
     axes[1].set(ylabel="ppm", xticks=years, title="52 weeks ahead: it has learned the rise")
-    looks = (("naive", ":", GREY), ("true", "-", BLUE), ("TCN", "-", ORANGE))
     for axis, series, count in ((axes[0], sunspots, 45), (axes[1], co2, 180)):
-        for name, line, colour in looks:
+        for name, line, colour in (("naive", ":", GREY), ("true", "-", BLUE), ("TCN", "-", ORANGE)):
             values = made[f"{series.name}_{name}"][-count:]
             axis.plot(series.times[-count:], values, line, color=colour, label=name)
     axes[1].legend(loc="upper left")
@@ -336,7 +335,8 @@ def draw_forecasts(cfg: Config, sunspots: Series, co2: Series, made: dict) -> No
 
 
 def run(cfg: Config) -> dict:
-    sunspots, co2 = load_sunspots(), load_co2()
+    sunspots = load_sunspots()
+    co2 = load_co2()
     ratio = show_windows(cfg, co2.history)
     show_naive()
     show_walk(cfg, sunspots.history)

@@ -207,13 +207,13 @@ class Recognizer(nn.Module):
     def __init__(self, hidden_dim: int = 64):
         super().__init__()
         self.conv = nn.Conv1d(MELS, hidden_dim, kernel_size=11, stride=4, padding=5)
-        self.gru = nn.GRU(hidden_dim, hidden_dim, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(hidden_dim, hidden_dim, bidirectional=True)
         self.word = nn.Linear(2 * hidden_dim, 10 + 1)
         self.voice = nn.Linear(2 * hidden_dim, 6)
 
     def forward(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, MELS), (B,) -> log probabilities (B, T / 4, V), steps (B,), voices (B, 6)."""
-        x = self.conv(mels.transpose(1, 2)).relu().transpose(1, 2)
+        x = self.conv(mels.mT).relu().mT  # over time: (B, T / 4, hidden)
         steps = (frames - 1) // 4 + 1
 
         # Packed: the padding behind a short utterance is never read.
@@ -227,7 +227,7 @@ class Recognizer(nn.Module):
 
 def both_losses(model: nn.Module, batch: tuple) -> Tensor:
     mels, frames, targets, lengths, voices = batch
-    log_probs, steps, logits = model(mels[:, : frames.max()], frames)
+    log_probs, steps, logits = model(mels, frames)
     return ctc_loss(log_probs, steps, targets, lengths).mean() + F.cross_entropy(logits, voices)
 
 
@@ -272,7 +272,7 @@ def choices(model: nn.Sequential, pieces: Tensor) -> Tensor:
     heard, _ = gru(pieces)  # (B, 64 + AHEAD, 64): at each frame a summary of those up to it
     guesses = out(heard[:, 7:64:8])  # (B, 8, MELS)
     futures = pieces[:, 7 + AHEAD :: 8]
-    alike = guesses @ futures.transpose(1, 2) / MELS**0.5
+    alike = guesses @ futures.mT / MELS**0.5
     return alike.flatten(0, 1)
 
 

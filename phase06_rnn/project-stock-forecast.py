@@ -5,7 +5,7 @@ You will be able to answer
     1. What does a high R² of prices prove?   show_level     by-hand, random-walk, of-returns
     2. How sure is a mean of daily numbers?   show_interval  blocks, coverage, too-narrow
     3. What do costs leave of a forecast?     show_costs     trades, drawdown, sharpe, peek
-    4. Would a pattern be found?  show_power  overfits, start, unit, past-only, depends, found
+    4. Is a pattern found?  show_power  overfits, start, unit, averaged, past-only, depends, found
     5. Is one found in a real price?   show_verdict  verdicts, same-r2, lag, honest
 Predict   naive_r2: how much of the variance of tomorrow's price does today's price explain (R²)?
 Run       python phase06_rnn/project-stock-forecast.py       about 40 s
@@ -86,8 +86,8 @@ def price_r2(prices: np.ndarray) -> float:
 def show_level(cfg: Config, history: np.ndarray) -> np.ndarray:
     print("\n[1] The R² of prices is high whatever you do: the mean is a hopeless rival")
     true = np.array([1.0, 2, 3, 6])
-    found = [r_squared(true, true[[0, 0, 1, 2]], true.mean()), r_squared(true, 0 * true, 1.0)]
-    text = "1 2 3 6, forecast as 1 1 2 3: R² is 1 - 11/14; zeros against a baseline of 1: 1 - 50/30"
+    found = [price_r2(np.array([1.0, 1, 2, 3, 6])), r_squared(true, 0 * true, 1.0)]
+    text = "1 2 3 6, forecast as 1 1 2 3: R² is 1 - 11/14; as zeros against ones: 1 - 50/30"
     check_close("by-hand", text, found, [1 - 11 / 14, 1 - 50 / 30])
 
     # Random walks as volatile as the price: by construction, nothing can forecast their steps.
@@ -127,13 +127,6 @@ def bootstrap_means(
     # end practice
 
 
-def interval(values: np.ndarray, cfg: Config, block: int = 20) -> tuple[float, float]:
-    """Where the mean of such a series lies with a confidence of 95 %."""
-    means = bootstrap_means(values, block, cfg.draws, np.random.default_rng(cfg.seed))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def show_interval(cfg: Config) -> None:
     print("\n[2] Daily numbers hang together, and then a mean is less sure than it looks")
     # Of 0 1 2 3 4 5 a block of 6 is a rotation, so every mean is 2.5; blocks of 4 come 4 + 2.
@@ -156,14 +149,6 @@ def show_interval(cfg: Config) -> None:
     check("coverage", text, share[20], at_least=0.82)
     text = "intervals that draw day by day promise 0.95 as well, and hold it in {}"
     check("too-narrow", text, share[1], at_most=0.82)
-
-
-def autoregressive(weight: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Each value is weight times the one before it, plus standard normal noise. -> (n,)"""
-    values = rng.normal(size=n)
-    for t in range(1, n):
-        values[t] += weight * values[t - 1]
-    return values
 
 
 # 3. Costs
@@ -238,28 +223,10 @@ def fit_lstm(cfg: Config, known: np.ndarray) -> series.Forecast:
 
     def forecast(x: np.ndarray) -> np.ndarray:
         outputs = [model(to_inputs(cfg, x, spread)) for model in models]
-        return spread * torch.stack(outputs).mean(dim=0).double().numpy()
+        return spread * torch.stack(outputs).mean(dim=0).numpy()
 
     return forecast
     # end practice
-
-
-def to_inputs(cfg: Config, x: np.ndarray, spread: float) -> Tensor:
-    return torch.from_numpy(x[:, -cfg.length :] / spread).float()
-
-
-def train(cfg: Config, inputs: Tensor, targets: Tensor, seed: int) -> series.LSTMForecaster:
-    torch.manual_seed(1000 * cfg.seed + seed)
-    model = series.LSTMForecaster(cfg.width)
-    batches = Batches(inputs, targets, batch_size=64, shuffle=True, seed=seed)
-    epochs = -(-cfg.steps // len(batches))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
-    fit(model, batches, optimizer, series.squared_error, epochs=epochs, quiet=True)
-    return model.requires_grad_(False)
-
-
-def fit_mean(known: np.ndarray) -> series.Forecast:
-    return lambda x: np.full(len(x), known.mean())
 
 
 def forecasts(cfg: Config, returns: np.ndarray, first: int) -> dict[str, np.ndarray]:
@@ -317,6 +284,13 @@ def show_power(cfg: Config) -> None:
     text = "trained on returns in percent, the forecast is the same in percent"
     wanted = 100 * fit_lstm(brief, planted[:200])(window)
     check_close("unit", text, in_percent, wanted, rtol=1e-3)
+
+    x, y = series.windows(planted[200:500], series.LENGTH, horizon=1)
+    eight = fit_lstm(replace(brief, networks=8), planted[:200])(x)
+    text = (
+        "trained for ten steps, the mean of eight networks varies {} times as much as the returns"
+    )
+    check("averaged", text, eight.std() / y.std(), above=0.003, below=0.04)
 
     made = forecasts(cfg, planted, 500)
     changed = planted.copy()
@@ -396,6 +370,9 @@ def show_verdict(cfg: Config, prices: Series) -> tuple[dict, dict]:
     return numbers, {"rows": rows, "gains": gains, "tomorrow": tomorrow}
 
 
+# Pictures and helpers: skip on a first reading
+
+
 def say(cfg: Config, rows: dict, gains: dict) -> dict[str, float]:
     """Print the verdict with its confidence intervals."""
     row = rows["LSTM"]
@@ -418,7 +395,37 @@ def save_table(cfg: Config, prices: Series, rows: dict) -> None:
     print(f"  all forecasts: {shown(cfg.out / 'forecasts.csv')}")
 
 
-# Pictures and helpers: skip on a first reading
+def interval(values: np.ndarray, cfg: Config, block: int = 20) -> tuple[float, float]:
+    """Where the mean of such a series lies with a confidence of 95 %."""
+    means = bootstrap_means(values, block, cfg.draws, np.random.default_rng(cfg.seed))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def autoregressive(weight: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Each value is weight times the one before it, plus standard normal noise. -> (n,)"""
+    values = rng.normal(size=n)
+    for t in range(1, n):
+        values[t] += weight * values[t - 1]
+    return values
+
+
+def to_inputs(cfg: Config, x: np.ndarray, spread: float) -> Tensor:
+    return torch.from_numpy(x[:, -cfg.length :] / spread).float()
+
+
+def train(cfg: Config, inputs: Tensor, targets: Tensor, seed: int) -> series.LSTMForecaster:
+    torch.manual_seed(1000 * cfg.seed + seed)
+    model = series.LSTMForecaster(cfg.width)
+    batches = Batches(inputs, targets, batch_size=64, shuffle=True, seed=seed)
+    epochs = -(-cfg.steps // len(batches))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    fit(model, batches, optimizer, series.squared_error, epochs=epochs, quiet=True)
+    return model.requires_grad_(False)
+
+
+def fit_mean(known: np.ndarray) -> series.Forecast:
+    return lambda x: np.full(len(x), known.mean())
 
 
 def draw_level(cfg: Config, walks: np.ndarray, found: dict) -> None:

@@ -43,3 +43,9 @@ def test_nothing_is_handed_back_with_a_graph() -> None:
     cell, x, h0, d_outputs = lesson.random_case(4, 5, seed=3)
     ours = lesson.bptt(cell, x, lesson.unroll(cell, x, h0), d_outputs)
     assert not any(gradient.requires_grad for gradient in ours.values())
+
+
+@pytest.mark.parametrize("steps, windows", [(9, 0), (10, 1), (40, 4), (49, 4), (50, 5)])
+def test_every_whole_window_is_trained_on(steps: int, windows: int) -> None:
+    stream = lesson.random_signs(2, lesson.LAG + steps, torch.Generator().manual_seed(0))
+    assert len(lesson.train(lesson.Echo(4), stream, window=10, lr=0.01)) == windows

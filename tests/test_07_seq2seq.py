@@ -104,3 +104,16 @@ def test_the_rows_of_a_batch_do_not_meet_in_greedy_decoding():
         alone = lesson.greedy(model.decoder.step, state[row : row + 1], 4)
         assert torch.equal(alone[0][0], together[0][row])
         torch.testing.assert_close(alone[1][0].double(), together[1][row].double())
+
+
+def test_searches_work_where_the_state_is():
+    """On a device of its own: a tensor that is left on the CPU would not meet the others."""
+
+    def step(symbols, state):
+        return torch.zeros(len(state), 4, device="meta"), state
+
+    for symbols, score in (
+        lesson.greedy(step, torch.zeros(3, 1, device="meta"), 2),
+        lesson.beam_search(step, torch.zeros(1, 1, device="meta"), 2, 2),
+    ):
+        assert symbols.device.type == score.device.type == "meta"

@@ -25,37 +25,6 @@ def record(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
 TONE = 8000 * np.sin(np.arange(6000) / 3)
 
 
-def run(*argv: str) -> int:
-    return execute(lesson.run, lesson.Config, lesson.__doc__, ["--tiny", *argv])
-
-
-@pytest.mark.parametrize(
-    "samples, rate, words",
-    [
-        (TONE, 16000, "16000 Hz"),
-        (TONE[:0], 8000, "lasts 0.00 s"),
-        ((9 * TONE).clip(-32768, 32767), 8000, "is clipped"),
-    ],
-)
-def test_a_recording_that_cannot_be_heard_stops_before_training(
-    tmp_path, capsys, samples, rate, words
-) -> None:
-    path = record(tmp_path / "own.wav", samples, rate)
-    kept = tmp_path / "out" / "result.json"
-    kept.parent.mkdir()
-    kept.write_text("kept")
-    assert run("--wav", str(path), "--out", str(kept.parent)) == 1
-    shown = capsys.readouterr()
-    assert words in shown.err and len(shown.err.strip().splitlines()) == 1
-    assert "[1]" not in shown.out and kept.read_text() == "kept"
-
-
-def test_a_recording_of_ones_own_is_heard(tmp_path, capsys) -> None:
-    path = record(tmp_path / "own.wav", TONE)
-    assert run("--wav", str(path), "--out", str(tmp_path / "out")) == 0
-    assert f"{path}: it hears" in capsys.readouterr().out
-
-
 def test_padding_changes_no_answer() -> None:
     torch.manual_seed(0)
     model = lesson.Recognizer().double()
@@ -69,6 +38,38 @@ def test_padding_changes_no_answer() -> None:
         assert steps[number] == one_steps == len(range(0, count, 4))
         assert torch.allclose(together[number, : steps[number]], alone[0])
         assert torch.allclose(voices[number], one_voice[0])
+
+
+def test_the_net_is_what_its_docstring_says() -> None:
+    torch.manual_seed(0)
+    model = lesson.Recognizer()
+    mels = torch.randn(1, 30, lesson.MELS)
+    filters = model.conv.weight
+    padded = torch.nn.functional.pad(mels[0].T, (5, 5))
+    windows = padded.unfold(1, 11, 4)  # (MELS, steps, 11)
+    x = torch.einsum("mtk,hmk->th", windows, filters) + model.conv.bias
+    hidden = model.gru(x.relu()[:, None])[0][:, 0]
+    log_probs, steps, voices = model(mels, torch.tensor([30]))
+    assert steps.tolist() == [8] and hidden.shape == (8, 128)
+    assert torch.allclose(log_probs[0], model.word(hidden).log_softmax(dim=1), atol=1e-5)
+    assert torch.allclose(voices[0], model.voice(hidden.mean(dim=0)), atol=1e-5)
+    assert log_probs.shape == (1, 8, 11) and voices.shape == (1, 6)
+
+
+def test_both_answers_count() -> None:
+    torch.manual_seed(0)
+    model = lesson.Recognizer()
+    mels, frames = torch.randn(2, 60, lesson.MELS), torch.tensor([60, 40])
+    targets, lengths = torch.tensor([[3, 4], [5, 0]]), torch.tensor([2, 1])
+    voices = torch.tensor([1, 5])
+    log_probs, steps, logits = model(mels, frames)
+    functional = torch.nn.functional
+    words = functional.ctc_loss(
+        log_probs.transpose(0, 1), targets, steps, lengths, reduction="none"
+    ).mean()
+    wanted = words + functional.cross_entropy(logits, voices)
+    found = lesson.both_losses(model, (mels, frames, targets, lengths, voices))
+    assert torch.allclose(found, wanted, atol=1e-4)
 
 
 def test_the_guesses_read_no_future() -> None:
@@ -106,3 +107,34 @@ def test_a_constant_net_is_caught() -> None:
     few = pad_utterances(utterances, lesson.log_mel)
     with pytest.raises(ClaimFailed):
         overfits("x", "{}", model, few, lesson.both_losses, adam, steps=60, below=0.5)
+
+
+def run(*argv: str) -> int:
+    return execute(lesson.run, lesson.Config, lesson.__doc__, ["--tiny", *argv])
+
+
+@pytest.mark.parametrize(
+    "samples, rate, words",
+    [
+        (TONE, 16000, "16000 Hz"),
+        (TONE[:0], 8000, "lasts 0.00 s"),
+        ((9 * TONE).clip(-32768, 32767), 8000, "is clipped"),
+    ],
+)
+def test_a_recording_that_cannot_be_heard_stops_before_training(
+    tmp_path, capsys, samples, rate, words
+) -> None:
+    path = record(tmp_path / "own.wav", samples, rate)
+    kept = tmp_path / "out" / "result.json"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    assert run("--wav", str(path), "--out", str(kept.parent)) == 1
+    shown = capsys.readouterr()
+    assert words in shown.err and len(shown.err.strip().splitlines()) == 1
+    assert "[1]" not in shown.out and kept.read_text() == "kept"
+
+
+def test_a_recording_of_ones_own_is_heard(tmp_path, capsys) -> None:
+    path = record(tmp_path / "own.wav", TONE)
+    assert run("--wav", str(path), "--out", str(tmp_path / "out")) == 0
+    assert f"{path}: it hears" in capsys.readouterr().out
