@@ -145,7 +145,7 @@ def show_ctc(cfg: Config) -> None:
     scores = torch.randn(4, 12, 6, dtype=torch.float64, requires_grad=True)
     log_probs = scores.log_softmax(dim=2)
     steps = torch.tensor([12, 9, 3, 7])
-    targets = torch.tensor([[1, 1, 2], [2, 3, 0], [4, 0, 0], [5, 5, 5]])
+    targets = torch.tensor([[1, 2, 2], [2, 3, 0], [4, 0, 0], [5, 5, 5]])
     lengths = torch.tensor([3, 2, 1, 3])
     ours = ctc_loss(log_probs, steps, targets, lengths)
     theirs = F.ctc_loss(log_probs.transpose(0, 1), targets, steps, lengths, reduction="none")

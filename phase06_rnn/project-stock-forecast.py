@@ -6,7 +6,7 @@ You will be able to answer
     2. How sure is a mean of daily numbers?   show_interval  blocks, coverage, too-narrow
     3. What do costs leave of a forecast?     show_costs     trades, drawdown, sharpe, peek
     4. Is a pattern found?  show_power  overfits, start, unit, averaged, past-only, depends, found
-    5. Is one found in a real price?   show_verdict  verdicts, same-r2, lag, honest
+    5. Is one found in a real price?   show_verdict  verdicts, gain, baselines, same-r2, lag, honest
 Predict   naive_r2: how much of the variance of tomorrow's price does today's price explain (R²)?
 Run       python phase06_rnn/project-stock-forecast.py       about 40 s
           … --csv FILE.csv           a price of your own: Date and Close, one row a day
@@ -320,11 +320,19 @@ def show_verdict(cfg: Config, prices: Series) -> tuple[dict, dict]:
         "verdicts", "above 0 is better, below 0 worse, and with 0 nothing is said", found == wanted
     )
 
+    returns = np.array([2.0, -2, 2, -2])
+    text = "returns of 2 and -2, forecast as 1 and -1: an R² of 0.75 against naive, and no doubt"
+    check_close("gain", text, improvement(returns, returns / 2, cfg), [0.75, 0.75, 0.75])
+
     # returns[t] leads from price t to price t + 1, so its forecast is made at price t.
     whole = prices.test()
     first = prices.first_test - 1
     returns = log_returns(whole)
     made = forecasts(cfg, returns, first)
+    slope, constant = np.polyfit(returns[: first - 1], returns[1:first], 1)
+    found = [made["naive"][0], made["AR(1)"][0]]
+    text = "the naive forecast is 0, that of AR(1) on a line through pairs of days"
+    check_close("baselines", text, found, [0, constant + slope * returns[first - 1]])
     returns = returns[first:]
     today = whole[first:-1]
     tomorrow = whole[first + 1 :]
