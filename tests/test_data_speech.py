@@ -148,11 +148,9 @@ def test_tones_are_the_same_every_time_and_no_recording_is_in_two_parts() -> Non
     test, same = one.test(), again.test()
     assert record.current().test_reads == 2
     assert all((a.audio == b.audio).all() and a.words == b.words for a, b in zip(test, same))
-    assert [sum(len(u.words) for u in part) for part in (one.train, one.val, test)] == [
-        240,
-        60,
-        120,
-    ]
+    # a tiny run has one pass, whatever it asks for
+    parts = (one.train, one.val, test)
+    assert [sum(len(u.words) for u in part) for part in parts] == [120, 60, 120]
     everything = [*again.train, *one.val, *test]
     assert all(np.abs(u.audio).max() <= 1 and 1 <= len(u.words) <= 3 for u in everything)
     assert {word for u in everything for word in u.words} == set(range(10))
