@@ -101,7 +101,7 @@ class LuongDecoder(nn.Module):
         """
         # practice: Luong's decoder
         states, last = self.gru(self.embedding(inputs), state[None])
-        scores = self.query(states) @ memory.transpose(1, 2)  # (B, T, S)
+        scores = self.query(states) @ memory.mT  # (B, T, S)
         context, weights = attend(scores, memory, mask)
         mixed = self.mix(torch.cat([context, states], dim=-1)).tanh()
         return self.head(mixed), last[0], weights
@@ -130,7 +130,7 @@ class BahdanauDecoder(nn.Module):
 
         # Broadcasting adds the one query to each of the S keys.
         hidden = (query + self.key(memory)).tanh()  # (B, S, H)
-        return self.v(hidden).transpose(1, 2)
+        return self.v(hidden).mT
         # end practice
 
     def forward(self, inputs: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> Looked:
@@ -186,7 +186,7 @@ class BiEncoder(nn.Module):
     def __init__(self, symbols: int, dim: int, hidden_dim: int):
         super().__init__()
         self.embedding = seq2seq.Embedding(symbols, dim)
-        self.gru = nn.GRU(dim, hidden_dim // 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(dim, hidden_dim // 2, bidirectional=True)
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S), filled up with PAD -> the states (B, S, H), the last of each (B, H)."""

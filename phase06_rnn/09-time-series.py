@@ -324,12 +324,12 @@ def methods(cfg: Config, horizon: int, season: int) -> dict[str, list[Callable]]
 def draw_forecasts(cfg: Config, sunspots: Series, co2: Series, made: dict) -> None:
     figure, axes = new_figure(1, 2, size=(12, 4.4))
     axes[0].set(ylabel="sunspots", title="A year ahead: the TCN turns in time")
-    years = np.arange("1999", "2003", dtype="datetime64[Y]")
-    axes[1].set(ylabel="ppm", xticks=years, title="52 weeks ahead: it has learned the rise")
     for axis, series, count in ((axes[0], sunspots, 45), (axes[1], co2, 180)):
         for name, line, colour in (("naive", ":", GREY), ("true", "-", BLUE), ("TCN", "-", ORANGE)):
             values = made[f"{series.name}_{name}"][-count:]
             axis.plot(series.times[-count:], values, line, color=colour, label=name)
+    years = np.arange("1999", "2003", dtype="datetime64[Y]")
+    axes[1].set(ylabel="ppm", xticks=years, title="52 weeks ahead: it has learned the rise")
     axes[1].legend(loc="upper left")
     save_figure(figure, cfg.out / "forecasts")
 

@@ -4,7 +4,7 @@
 You will be able to answer
     1. What does a high R² of prices prove?   show_level     by-hand, random-walk, of-returns
     2. How sure is a mean of daily numbers?   show_interval  blocks, coverage, too-narrow
-    3. What do costs leave of a forecast?     show_costs     trades, drawdown, sharpe, peek
+    3. What do costs leave of a forecast?     show_costs     trades, drawdown, measures, peek
     4. Is a pattern found?  show_power  overfits, start, unit, averaged, past-only, depends, found
     5. Is one found in a real price?   show_verdict  verdicts, gain, baselines, same-r2, lag, honest
 Predict   naive_r2: how much of the variance of tomorrow's price does today's price explain (R²)?
@@ -190,14 +190,13 @@ def show_costs(cfg: Config, history: np.ndarray) -> None:
     found = trade(np.array([1.0, -1, 0]), np.log([1.1, 0.8, 3]), cost=0.01)
     text = "in, short, out; the price gains 10 %, -20 %, 200 %: 0.10 - 0.01, 0.20 - 0.02, 0 - 0.01"
     check_close("trades", text, found, [0.09, 0.18, -0.01])
-    gains = np.array([-0.2, 0.5, -0.4, 0.1])
-    found = judge(gains)
-    text = "mean 0 has the Sharpe ratio 0; 1 0.8 1.2 0.72 0.792 lost 40 % at worst"
+    found = judge(np.array([-0.4, 0.6, 0.1, -0.3]))
+    text = "gains of mean 0: Sharpe ratio 0; 1 0.6 0.96 1.056 0.739 has lost 40 % at worst"
     check_close("drawdown", text, [found["sharpe"], found["drawdown"]], [0, 0.4])
-    found = judge(np.array([0.01, 0.03]))
-    text = "gains of 1 and 3 %: a Sharpe ratio of 2 · √252, a year of 1.0403 to the power of 126"
-    wanted = [2 * DAYS**0.5, 1.0403**126 - 1]
-    check_close("sharpe", text, [found["sharpe"], found["yearly"]], wanted)
+    found = judge(np.array([0.04, -0.02]))
+    text = "gains of 4 and -2 %: 1.0192 to the power of 126 a year, Sharpe ratio √252 / 3, 2 % lost"
+    found = [found["yearly"], found["sharpe"], found["drawdown"]]
+    check_close("measures", text, found, [1.0192**126 - 1, DAYS**0.5 / 3, 0.02])
 
     returns = log_returns(history)
     gains = trade(np.sign(returns), returns, cost=0.0)
@@ -314,15 +313,15 @@ def show_power(cfg: Config) -> None:
 
 def show_verdict(cfg: Config, prices: Series) -> tuple[dict, dict]:
     print(f"\n[5] {prices.name}, {len(prices.times) - prices.first_test} days, looked at once")
-    found = [verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1), verdict(0.0, 0.1)]
-    wanted = [BETTER, WORSE, UNDECIDED, UNDECIDED]
-    check(
-        "verdicts", "above 0 is better, below 0 worse, and with 0 nothing is said", found == wanted
-    )
-
-    returns = np.array([2.0, -2, 2, -2])
-    text = "returns of 2 and -2, forecast as 1 and -1: an R² of 0.75 against naive, and no doubt"
-    check_close("gain", text, improvement(returns, returns / 2, cfg), [0.75, 0.75, 0.75])
+    ends = [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0.0, 0.1), (-0.1, 0.0)]
+    found = [verdict(low, high) for low, high in ends]
+    wanted = [BETTER, WORSE, UNDECIDED, UNDECIDED, UNDECIDED]
+    text = "above 0 is better, below 0 worse, and with 0 nothing is said"
+    check("verdicts", text, found == wanted)
+    # So few days are shorter than a block, and a block of all of them always has the same mean.
+    found = improvement(np.array([1.0, -2, 3, -4]), np.array([1.0, 0, 0, -4]), cfg)
+    text = "returns 1 -2 3 -4, forecast as 1 0 0 -4: R² against naive is 17/30"
+    check_close("gain", text, found, [17 / 30, 17 / 30, 17 / 30])
 
     # returns[t] leads from price t to price t + 1, so its forecast is made at price t.
     whole = prices.test()

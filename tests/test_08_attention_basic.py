@@ -85,3 +85,11 @@ def test_greedy_answers_are_those_of_lesson_seven():
     step = model.decoder.step
     wanted, _ = lesson.seq2seq.greedy(step, model.start(SOURCE), 3)
     assert torch.equal(lesson.answer(model, SOURCE, 3), wanted)
+
+
+def test_scores_have_no_bias():
+    """Of the softmax a constant is no part, and the papers have none."""
+    for decoder, names in zip(DECODERS, (["query"], ["query", "key", "v"])):
+        model = decoder(7, 4, 8)
+        for name in names:
+            assert getattr(model, name).bias is None

@@ -56,6 +56,12 @@ def test_the_net_is_what_its_docstring_says() -> None:
     assert log_probs.shape == (1, 8, 11) and voices.shape == (1, 6)
 
 
+def test_sentences_are_plain_numbers() -> None:
+    probs = torch.eye(3)[[1, 1, 0, 1, 2, 2]]
+    assert repr(lesson.greedy(probs)) == "(1, 1, 2)"
+    assert repr(lesson.beam_search(probs, width=2)).startswith("{(1, 1, 2): 1.0")
+
+
 def test_both_answers_count() -> None:
     torch.manual_seed(0)
     model = lesson.Recognizer()
