@@ -17,8 +17,11 @@ refusal of wrong input.
 import argparse
 import ast
 import collections
+import contextlib
 import copy
 import hashlib
+import json
+import math
 import os
 import re
 import shutil
@@ -26,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -565,37 +568,70 @@ def survivors_of(tests: Path, mutants: list[Mutant]) -> list[Mutant]:
         copied = Path(folder) / "course"
         shutil.copytree(ROOT, copied, ignore=ignore)
         script = copied / lesson.path.relative_to(ROOT)
-        seconds = time.perf_counter()
-        # tests that fail without a change would catch everything
-        if not tests_pass(copied, tests, 600):
-            return mutants
-        limit = max(LEAST_LIMIT, 5 * (time.perf_counter() - seconds))
-        found = []
-        for mutant in mutants:
-            script.write_text(mutant.text(), encoding="utf-8")
-            if tests_pass(copied, tests, limit):
-                found.append(mutant)
-        return found
+        with runner_of(copied, tests) as tests_pass:
+            seconds = time.perf_counter()
+            # tests that fail without a change would catch everything
+            if not tests_pass(600):
+                return mutants
+            limit = max(LEAST_LIMIT, 5 * (time.perf_counter() - seconds))
+            found = []
+            for mutant in mutants:
+                script.write_text(mutant.text(), encoding="utf-8")
+                if tests_pass(limit):
+                    found.append(mutant)
+            return found
 
 
-def tests_pass(folder: Path, tests: Path, limit: float) -> bool:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+@contextlib.contextmanager
+def runner_of(folder: Path, tests: Path) -> Iterator[Callable[[float], bool]]:
+    """A function of a limit in seconds: do these tests pass in the copied repository, in time?
+
+    On Linux one process imports torch and the others, and forks for each run (warm_pytest.py).
+    """
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", f"tests/{tests.name}"]
     # Under CI a test that is skipped here would fail, and so seem to catch everything.
     environment = {
         name: value for name, value in os.environ.items() if "PYTEST" not in name and name != "CI"
     }
-    try:
-        run = subprocess.run(
-            [*command, f"tests/{tests.name}"],
+    environment |= {"PYTHONPATH": str(folder)}
+    if sys.platform == "linux":
+        with subprocess.Popen(
+            [sys.executable, folder / "tests/warm_pytest.py"],
             cwd=folder,
-            env=environment | {"PYTHONPATH": str(folder)},
-            capture_output=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as server:
+            assert server.stdout.readline() == "ready\n", "warm_pytest.py did not start"
+
+            def ask(limit: float) -> bool:
+                request = {"arguments": arguments, "limit": math.ceil(limit)}
+                server.stdin.write(json.dumps(request) + "\n")
+                server.stdin.flush()
+                return int(server.stdout.readline()) == 0
+
+            yield ask
+            server.stdin.close()
+        return
+
+    def run(limit: float) -> bool:
+        command = [sys.executable, "-m", "pytest", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                timeout=limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
+    yield run
 
 
 def read_equal(path: Path = EQUAL) -> dict[tuple[str, str, str, str], str]:
