@@ -1,4 +1,4 @@
-"""4.4 Activation functions: the bend in the line
+"""4.4 Activation functions: what makes a network nonlinear
 激活函数：网络的非线性从何而来
 
 You will be able to answer

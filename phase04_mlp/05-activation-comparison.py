@@ -1,4 +1,4 @@
-"""4.5 Activations compared: the same net, nine bends
+"""4.5 Activations compared: one network, nine functions
 激活函数对比：同一个网络，九种激活函数
 
 You will be able to answer

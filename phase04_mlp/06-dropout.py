@@ -1,4 +1,4 @@
-"""4.6 Dropout: training a crowd in one network
+"""4.6 Dropout: training an ensemble in one network
 Dropout：在一个网络里训练许多子网络
 
 You will be able to answer

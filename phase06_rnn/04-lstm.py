@@ -2,11 +2,11 @@
 LSTM：由三个门控制的记忆
 
 You will be able to answer
-    1. What does one step compute?         show_cell    by-hand, cell
-    2. Is the whole network torch's?       show_stack   start, outputs, states, gradients
-    3. Why can its gradient go far back?   show_path    product, half, balance, drawn
-    4. How far back does a new LSTM see?   show_reach   default, scales
-    5. What does it learn?   show_adding   first, overfits, depends, rnn, lstm, marked, unmarked
+    1. What does an LSTM compute?          show_network    by-hand, same
+    2. Why can its gradient go far back?   show_path       product, half
+    3. How far back does a new LSTM see?   show_reach      default, scales
+    4. What does it learn?                 show_adding     overfits, depends, rnn, lstm, sooner
+    5. What changes when it learns?        show_selection  plateau, marked, unmarked
 Predict   lstm: adding two numbers out of 100, a guess errs by 0.167, an RNN by as much; the LSTM?
 Run       python phase06_rnn/04-lstm.py                                    about 30 s
 Needs     phase06_rnn/01-rnn-basics, phase06_rnn/03-vanishing-gradient
@@ -15,7 +15,7 @@ Notation  B batch  T time steps  D inputs at a step  H hidden units
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from common.config import LessonConfig, main, param
 from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
 
-vanishing = load_lesson("phase06_rnn/03-vanishing-gradient")
 RNN = load_lesson("phase06_rnn/01-rnn-basics").RNN
+lesson_6_3 = load_lesson("phase06_rnn/03-vanishing-gradient")
 
-# h, what the unit shows, and c, its memory
+# h, the output of the units, and c, their memory
 State = tuple[Tensor, Tensor]
 
 
@@ -38,6 +38,7 @@ class Config(LessonConfig):
     length: int = param(100, "steps of a sequence", tiny=8, low=4)
     hidden_dim: int = param(32, "hidden units", tiny=16)
     steps: int = param(600, "training steps", tiny=150, low=20)
+    plateau: int = param(150, "a training step at which the error does not fall yet", tiny=10)
     batch_size: int = param(64, "sequences in a batch")
     lr: float = param(0.01, "learning rate of Adam", tiny=0.02)
 
@@ -64,49 +65,21 @@ class LSTMCell(nn.Module):
         return self.step(x @ self.weight_ih.T + self.bias_ih, state)
 
     def step(self, from_input: Tensor, state: State) -> State:
-        """The same, when the input's part of the scores (B, 4H) is already computed."""
+        """The same, when the input's part of the pre-activations (B, 4H) is already computed."""
         # practice: One step
         h, c = state
-        scores = from_input + h @ self.weight_hh.T + self.bias_hh  # (B, 4H)
-        i, f, g, o = scores.chunk(4, dim=1)  # (B, H) each
-        write = torch.sigmoid(i)
-        keep = torch.sigmoid(f)
-        show = torch.sigmoid(o)
+        pre_activations = from_input + h @ self.weight_hh.T + self.bias_hh  # (B, 4H)
+        i, f, g, o = pre_activations.chunk(4, dim=1)  # (B, H) each
+        i = torch.sigmoid(i)
+        f = torch.sigmoid(f)
+        g = torch.tanh(g)
+        o = torch.sigmoid(o)
 
         # The old memory is multiplied and added to, but never goes through a matrix or a tanh.
-        c = keep * c + write * torch.tanh(g)
-        h = show * torch.tanh(c)
+        c = f * c + i * g
+        h = o * torch.tanh(c)
         return h, c
         # end practice
-
-
-def show_cell(cfg: Config) -> None:
-    print("\n[1] One step: how much to keep, what to write, what to show")
-    cell = LSTMCell(1, 1)
-    with torch.no_grad():
-        for parameter in cell.parameters():
-            parameter.zero_()
-        cell.bias_hh += math.log(2) / 2
-        cell.bias_ih -= math.log(2) / 2
-        cell.weight_ih.copy_(torch.tensor([[math.log(3)], [-math.log(3)], [math.log(2)], [0]]))
-    h, c = cell(torch.ones(1, 1), (torch.zeros(1, 1), torch.full((1, 1), 2.0)))
-    text = "one unit: 0.25 · 2 + 0.75 · 0.6 = 0.95 in memory, 0.5 · tanh 0.95 = 0.370 shown"
-    check_close("by-hand", text, torch.cat([c, h]), [[0.95], [0.5 * math.tanh(0.95)]])
-
-    torch.manual_seed(cfg.seed)
-    reference = nn.LSTMCell(3, 5, dtype=torch.float64)
-    cell = LSTMCell(3, 5).double()
-    cell.load_state_dict(reference.state_dict())  # the names are the same
-    x, h, c = torch.randn(7, 3), torch.randn(7, 5), torch.randn(7, 5)
-    inputs = [tensor.double().requires_grad_() for tensor in (x, h, c)]
-    found = []
-    for one in (cell, reference):
-        h, c = one(inputs[0], tuple(inputs[1:]))
-        loss = (h * c.cos()).sum()
-        gradients = torch.autograd.grad(loss, [*inputs, *one.parameters()])
-        found.append(torch.cat([part.flatten() for part in (h, c, *gradients)]))
-    text = "h, c and all gradients of a step are those of nn.LSTMCell"
-    check_close("cell", text, found[0], found[1])
 
 
 class LSTM(nn.Module):
@@ -131,7 +104,7 @@ class LSTM(nn.Module):
         last_h = []
         last_c = []
         for cell, h, c in zip(self.cells, *state):
-            # What the inputs contribute depends on no state: one product for all steps.
+            # The input's part depends on no state: one product for all steps.
             from_input = x @ cell.weight_ih.T + cell.bias_ih  # (B, T, 4H)
             outputs = []
             for from_input_t in from_input.unbind(dim=1):
@@ -140,40 +113,38 @@ class LSTM(nn.Module):
             last_h.append(h)
             last_c.append(c)
 
-            # What this layer shows at each step is what the next one reads.
+            # What this layer puts out at each step is what the next one reads.
             x = torch.stack(outputs, dim=1)  # (B, T, H)
         return x, (torch.stack(last_h), torch.stack(last_c))
         # end practice
 
 
-def show_stack(cfg: Config) -> None:
-    print("\n[2] Three layers, nine steps, beside nn.LSTM with the same weights")
-    starts = []
-    for network in [LSTM, nn.LSTM]:
-        torch.manual_seed(cfg.seed)
-        starts.append(torch.cat([p.flatten() for p in network(3, 5).parameters()]))
-    text = "the same seed gives a new network of one layer the same first weights"
-    check_close("start", text, starts[0], starts[1])
+def show_network(cfg: Config) -> None:
+    print("\n[1] One step on paper, then three layers and nine steps beside torch")
+    cell = LSTMCell(1, 1)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.weight_ih.copy_(torch.tensor([[math.log(3)], [-math.log(3)], [math.log(2)], [0]]))
+    h, c = cell(torch.ones(1, 1), (torch.zeros(1, 1), torch.full((1, 1), 2.0)))
+    text = "one unit: memory 0.25 · 2 + 0.75 · 0.6 = 0.95, output 0.5 · tanh 0.95 = 0.370"
+    check_close("by-hand", text, torch.cat([c, h]), [[0.95], [0.5 * math.tanh(0.95)]])
 
     reference = nn.LSTM(3, 5, num_layers=3, batch_first=True, dtype=torch.float64)
     model = LSTM(3, 5, n_layers=3).double()
-    for number, cell in enumerate(model.cells):
-        for name, parameter in cell.named_parameters():
-            parameter.data.copy_(getattr(reference, f"{name}_l{number}"))
+    for theirs, ours in zip(reference.parameters(), model.parameters(), strict=True):
+        ours.data.copy_(theirs)
     x = torch.randn(4, 9, 3, dtype=torch.float64)
     start = tuple(torch.randn(2, 3, 4, 5, dtype=torch.float64))
+
     found = []
-    for one in (model, reference):
-        free, _ = one(x)
-        outputs, (h, c) = one(x, start)
-        loss = (outputs * outputs.cos()).sum() + (h * c).sum()
-        gradients = torch.autograd.grad(loss, list(one.parameters()))
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        found.append((torch.cat([free, outputs]), torch.stack([h, c]), flat))
-    ours, torchs = found
-    check_close("outputs", "the top layer's h, from zeros and from a state", ours[0], torchs[0])
-    check_close("states", "all layers' last h and c", ours[1], torchs[1])
-    check_close("gradients", "the gradients of all twelve parameters", ours[2], torchs[2])
+    for network in (model, reference):
+        from_zeros, _ = network(x)
+        outputs, (h, c) = network(x, start)
+        last = torch.cat([h, c]).transpose(0, 1)  # (B, 6, 5)
+        found.append(torch.cat([from_zeros, outputs, last], dim=1))
+    text = "with torch's weights: the outputs, from zeros and from a state, and the last h and c"
+    check_close("same", text, found[0], found[1])
 
 
 def forget_bias(half_life: Tensor) -> Tensor:
@@ -190,8 +161,8 @@ def forget_bias(half_life: Tensor) -> Tensor:
 def set_time_scales(model: LSTM, length: int) -> None:
     """Each unit gets a half-life of its own, drawn from 1 to `length` (Tallec and Ollivier 2018).
 
-    Its input gate gets the opposite bias, so that the two gates add up to 1 where the scores are
-    the biases: a unit that keeps for long writes little at a time.
+    Its input gate gets the opposite bias, so that the two gates add up to 1 where nothing but the
+    biases counts: a unit that keeps for long writes little at a time.
     """
     for cell in model.cells:
         half_lives = 1 + (length - 1) * torch.rand(model.hidden_dim)
@@ -204,48 +175,40 @@ def set_time_scales(model: LSTM, length: int) -> None:
 
 
 def show_path(cfg: Config) -> None:
-    print("\n[3] From memory to memory: nothing but the forget gates, multiplied")
+    print("\n[2] From memory to memory: nothing but the forget gates, multiplied")
     torch.manual_seed(cfg.seed)
     model = LSTM(2, 5).double()
     cell = model.cells[0]
-    cell.weight_hh.data.zero_()  # the other way back, through h and the gates, is closed
     x = torch.randn(1, 30, 2, dtype=torch.float64)
-    scores = x[0] @ cell.weight_ih.T + cell.bias_ih + cell.bias_hh  # (T, 4H)
-    gates = scores[:, 5:10].sigmoid()
-    text = "30 steps: the gradient of c is the product of 30 forget gates, in each unit"
-    check_close("product", text, memory_gradient(model, x), gates.prod(dim=0))
+    whole = memory_gradient(model, x).abs().max()
+
+    cell.weight_hh.data.zero_()  # now nothing in a step looks at h: the other paths are closed
+    path = memory_gradient(model, x)
+    pre_activations = x[0] @ cell.weight_ih.T + cell.bias_ih + cell.bias_hh  # (T, 4H)
+    forget_gates = pre_activations[:, 5:10].sigmoid()
+    text = "without W_hh: the gradient of c over 30 steps is the product of 30 forget gates"
+    check_close("product", text, path, forget_gates.prod(dim=0), rtol=1e-7, atol=0)
+    print(f"  at most {path.max():.1e}; with W_hh, which opens other paths, {whole:.1e}")
 
     for parameter in cell.parameters():
         parameter.data.zero_()
     x = torch.randn(1, 100, 2, dtype=torch.float64)
     half_lives = torch.tensor([1, 5, 20, 50, 100], dtype=torch.float64)
     cell.bias_ih.data[5:10] = forget_bias(half_lives)
-    print(f"  for half-lives of 1 to 100 steps the bias goes from 0 to {cell.bias_ih[9]:.2f}")
     text = "five biases leave after 100 steps what half-lives of 1, 5, 20, 50, 100 promise"
-    check_close("half", text, memory_gradient(model, x), 0.5 ** (100 / half_lives))
-
-    wide = LSTM(2, 500)
-    drawn = []
-    for _ in range(20):
-        set_time_scales(wide, 100)
-        biases = (wide.cells[0].bias_ih + wide.cells[0].bias_hh).detach()
-        write, keep, _, _ = biases.sigmoid().chunk(4)
-        drawn.append(-math.log(2) / keep.log())
-    text = "with time scales the gates for writing and keeping add up to 1"
-    check_close("balance", text, write + keep, torch.ones(500))
-    ends = torch.stack(torch.stack(drawn).aminmax())
-    text = f"10,000 half-lives reach from 1 to 100: drawn were {ends[0]:.2f} to {ends[1]:.2f}"
-    check_close("drawn", text, ends, torch.tensor([1.0, 100.0]), atol=0.1, rtol=0)
+    left = memory_gradient(model, x)
+    check_close("half", text, left, 0.5 ** (100 / half_lives), rtol=1e-7, atol=0)
 
 
 def show_reach(cfg: Config) -> dict[str, Tensor]:
-    print("\n[4] New networks, 100 steps: how much does the answer depend on an input far back?")
-    x, _ = vanishing.adding_problem(64, 100, torch.Generator().manual_seed(cfg.seed))
+    print("\n[3] New networks, 100 steps: how much does the answer depend on an input far back?")
+    x, _ = lesson_6_3.adding_problem(64, 100, torch.Generator().manual_seed(cfg.seed))
     curves = {}
+    print("  1, 10, 50 and 99 steps back, as a ratio to the last input:")
     for name in ["RNN", "LSTM", "LSTM, time scales"]:
-        curves[name] = vanishing.reach(make_adder(cfg, name, 100), x)
-        shares = "  ".join(f"{curves[name][lag]:.1e}" for lag in (1, 10, 50, 99))
-        print(f"  {name:<17} as a share of the last input, 1, 10, 50, 99 steps back: {shares}")
+        curves[name] = lesson_6_3.reach(make_adder(cfg, name, 100), x)
+        ratios = "  ".join(f"{curves[name][lag]:.1e}" for lag in (1, 10, 50, 99))
+        print(f"  {name:<17}  {ratios}")
     text = "torch's first biases: 50 steps back an input counts {} times as much as the last one"
     check("default", text, curves["LSTM"][50].item(), above=0, below=1e-6)
     text = "with half-lives of 1 to 100 steps it counts {} times as much"
@@ -253,45 +216,63 @@ def show_reach(cfg: Config) -> dict[str, Tensor]:
     return curves
 
 
-def show_adding(cfg: Config) -> tuple[dict[str, list[float]], dict[str, float]]:
-    print(f"\n[5] Add the two marked numbers of {cfg.length} steps; always saying 1 costs 0.167")
+def show_adding(cfg: Config) -> tuple[dict[str, list[float]], dict[str, float], nn.Module]:
+    print(f"\n[4] Add the two marked numbers of {cfg.length} steps; always saying 1 costs 0.167")
     generator = torch.Generator().manual_seed(cfg.seed)
-    batch = vanishing.adding_problem(32, 10, generator)
+    batch = lesson_6_3.adding_problem(32, 10, generator)
     model = make_adder(cfg, "LSTM, time scales", 10)
-    first = vanishing.squared_error(model, batch).item()
-    text = "before training the error is {}; saying 0 would cost 7/6 on average"
-    check("first", text, first, above=1 / 6, below=3)
     adam = torch.optim.Adam(model.parameters(), lr=0.02)
     text = "32 sequences of ten steps are learned by heart: the error falls to {}"
-    overfits("overfits", text, model, batch, vanishing.squared_error, adam, steps=250)
+    overfits("overfits", text, model, batch, lesson_6_3.squared_error, adam, steps=250)
 
     losses = {}
     errors = {"guess": 1 / 6}
-    for key, name in [("rnn", "RNN"), ("lstm", "LSTM, time scales")]:
+    for key, name in [("rnn", "RNN"), ("plain", "LSTM"), ("lstm", "LSTM, time scales")]:
         model = make_adder(cfg, name, cfg.length)
-        losses[name] = vanishing.train(model, cfg.length, cfg)
-        errors[key] = vanishing.new_error(model, cfg.length, cfg)
-    print("  error on new sequences:  " + "   ".join(f"{k} {e:.4f}" for k, e in errors.items()))
+        losses[name] = lesson_6_3.train(model, cfg.length, cfg)
+        errors[key] = lesson_6_3.new_error(model, cfg.length, cfg)
+        print(f"  {name:<17}  error on new sequences {errors[key]:.4f}")
 
-    x, y = vanishing.adding_problem(500, cfg.length, generator)
-    x.requires_grad_()
-    answers = model(x)
-    text = "LSTM: whether the sum is over 1 is said rightly in a share of {}"
-    depends_on_input("depends", text, (answers > 1).long(), (y > 1).long())
-    expect("rnn", f"the RNN of 6.3, {cfg.steps} steps: {{}}", errors["rnn"], at_least=0.12)
-    expect("lstm", "the LSTM, the same steps and batches: {}", errors["lstm"], at_most=0.01)
+    x, y = lesson_6_3.adding_problem(500, cfg.length, generator)
+    text = "LSTM: is the sum over 1? Its accuracy is {}"
+    depends_on_input("depends", text, (model(x) > 1).long(), (y > 1).long())
+    text = f"the RNN of 6.3 has the error {{}} after {cfg.steps} steps"
+    expect("rnn", text, errors["rnn"], at_least=0.12)
+    text = "the LSTM with time scales, from the same batches, has {}"
+    expect("lstm", text, errors["lstm"], at_most=0.01)
 
-    # The derivative of a sum by each of its numbers is 1, by all other inputs 0.
-    answers.sum().backward()
-    slopes = x.grad[:, :, 0]
-    markers = x.detach()[:, :, 1]
-    marked = (slopes * markers).sum() / markers.sum()
-    errors["marked"] = marked.item()
-    text = "raise a marked number by a little: the answer rises by {} of that"
-    expect("marked", text, errors["marked"], at_least=0.85, at_most=1.15)
-    others = (slopes * (1 - markers)).abs().sum() / (1 - markers).sum()
-    expect("unmarked", "raise an unmarked one: it moves by {} of that", others, at_most=0.03)
-    return losses, errors
+    second_half = {name: sum(row[cfg.steps // 2 :]) for name, row in losses.items()}
+    ratio = second_half["LSTM, time scales"] / second_half["LSTM"]
+    text = "it learns sooner than with torch's biases: the second half's losses are {} of those"
+    expect("sooner", text, ratio, at_most=0.7)
+    return losses, errors, model
+
+
+def show_selection(cfg: Config, trained: nn.Module) -> tuple[dict[str, Tensor], Tensor, float]:
+    print("\n[5] Raise one number by a little: by how much of that does the answer move?")
+    early = make_adder(cfg, "LSTM, time scales", cfg.length)
+    lesson_6_3.train(early, cfg.length, replace(cfg, steps=cfg.plateau))
+    generator = torch.Generator().manual_seed(cfg.seed + 1)
+    x, _ = lesson_6_3.adding_problem(500, cfg.length, generator)
+    is_marked = x[:, :, 1] == 1
+
+    slopes = {}
+    ratios = []
+    print("  after training step   a marked number   an unmarked one")
+    for step, model in [(cfg.plateau, early), (cfg.steps, trained)]:
+        by_number = answer_slopes(model, x)
+        slopes[step] = by_number[0]
+        marked = by_number[is_marked].mean().item()
+        unmarked = by_number[~is_marked].abs().mean().item()
+        print(f"  {step:19d}   {marked:15.4f}   {unmarked:15.4f}")
+        ratios.append(marked / unmarked)
+    text = "on the plateau a marked number counts {} times as much as an unmarked one"
+    expect("plateau", text, ratios[0], above=0.3, below=3)
+    # The derivative of a sum is 1 by each of its numbers, and 0 by all other inputs.
+    text = "in the end, raise a marked number: the answer rises by {} of that"
+    expect("marked", text, marked, at_least=0.85, at_most=1.15)
+    expect("unmarked", "raise an unmarked one: it moves by {} of that", unmarked, at_most=0.03)
+    return slopes, is_marked[0], marked
 
 
 # Pictures and helpers: skip on a first reading
@@ -301,11 +282,11 @@ def make_adder(cfg: Config, name: str, length: int) -> nn.Module:
     """The network of 6.3 around one of the three; `length` is for the time scales."""
     torch.manual_seed(cfg.seed)
     if name == "RNN":
-        return vanishing.Adder(RNN(2, cfg.hidden_dim))
+        return lesson_6_3.Adder(RNN(2, cfg.hidden_dim))
     lstm = LSTM(2, cfg.hidden_dim)
     if name == "LSTM, time scales":
         set_time_scales(lstm, length)
-    return vanishing.Adder(lstm)
+    return lesson_6_3.Adder(lstm)
 
 
 def memory_gradient(model: LSTM, x: Tensor) -> Tensor:
@@ -314,6 +295,13 @@ def memory_gradient(model: LSTM, x: Tensor) -> Tensor:
     _, (_, c) = model(x, (torch.zeros_like(c0), c0))
     c.sum().backward()
     return c0.grad.flatten()
+
+
+def answer_slopes(model: nn.Module, x: Tensor) -> Tensor:
+    """The derivative of each answer by each number of its sequence: (B, T, 2) -> (B, T)."""
+    x = x.clone().requires_grad_()
+    model(x).sum().backward()
+    return x.grad[:, :, 0]
 
 
 def draw_curves(cfg: Config, reaches: dict[str, Tensor], losses: dict[str, list]) -> None:
@@ -330,19 +318,32 @@ def draw_curves(cfg: Config, reaches: dict[str, Tensor], losses: dict[str, list]
         steps = 10 * torch.arange(1, len(means) + 1)
         right.semilogy(steps, means, color=colours[name], label=name)
     right.axhline(1 / 6, color=GREY, linestyle="--", label="always saying 1")
-    right.set(xlabel="training step", ylabel="error", title="The LSTM learns to add")
+    right.set(xlabel="training step", ylabel="error", title="They learn sooner, too")
     right.legend(loc="lower left")
     save_figure(figure, cfg.out / "curves")
 
 
+def draw_selection(cfg: Config, slopes: dict[str, Tensor], is_marked: Tensor) -> None:
+    figure, axes = new_figure(1, 2, size=(12.8, 3.4), sharey=True)
+    colours = [BLUE if mark else GREY for mark in is_marked]
+    titles = ["On the plateau no number counts yet", "In the end the marked ones count"]
+    for axis, title, (step, by_number) in zip(axes, titles, slopes.items()):
+        axis.bar(range(len(is_marked)), by_number, color=colours)
+        axis.set(xlabel="step of one sequence", title=f"{title} (step {step})")
+    axes[0].set_ylabel("effect on the answer")
+    axes[0].text(0, 0.9, "blue: the two marked numbers", color=BLUE)
+    save_figure(figure, cfg.out / "selection")
+
+
 def run(cfg: Config) -> dict:
-    show_cell(cfg)
-    show_stack(cfg)
+    show_network(cfg)
     show_path(cfg)
     reaches = show_reach(cfg)
-    losses, errors = show_adding(cfg)
+    losses, errors, trained = show_adding(cfg)
+    slopes, is_marked, marked = show_selection(cfg, trained)
     draw_curves(cfg, reaches, losses)
-    return errors
+    draw_selection(cfg, slopes, is_marked)
+    return {**errors, "marked": marked}
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 Seq2Seq：把各种写法的日期变成标准日期
 
 You will be able to answer
-    1. How does a symbol become a vector?      show_embedding  lookup
+    1. How does a symbol become a vector?      show_embedding  lookup, same
     2. How does a text become one vector?      show_encoder    alone
-    3. What does the decoder see in training?  show_training   first-loss, overfits, forced, depends
-    4. What does it make of unseen dates?      show_test       no-leak, exact, other-form
-    5. Does a beam find more than greed?       show_beam       exhaustive, trap, beam
+    3. What does the decoder see in training?  show_training   overfits, depends, forced
+    4. What does it make of unseen dates?      show_test       no-leak, exact, other-form, doubt
+    5. What does a beam find?                  show_beam       trap, carried, sure, unsure
 Predict   exact: what share of dates that it never saw does it write in ISO form without a fault?
 Run       python phase06_rnn/07-seq2seq.py                                 about 50 s
 Needs     -
-Reference nn.Embedding
+Reference F.embedding
 Notation  B batch  S, T lengths of text and answer  D, H widths  V symbols  K width of the beam
 """
 
@@ -21,16 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.checks import check, check_close, depends_on_input, expect, no_leak, overfits
+from common.checks import check_close, depends_on_input, expect, no_leak, overfits
 from common.config import LessonConfig, main, param
 from common.data import dates
 from common.data.batches import Batches
 from common.data.dates import END, ISO_LENGTH, PAD, START, SYMBOLS, DateSet
 from common.figures import new_figure, plot_curves, save_figure
 from common.training import fit
-
-# (symbols (B,), state (B, 2H)) -> log p of the next symbol (B, V), next state (B, 2H)
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -55,16 +52,10 @@ def show_embedding(cfg: Config) -> None:
     print("\n[1] An embedding is a linear layer on one-hot vectors, without the multiplication")
     numbers = torch.tensor([3, 1, 3, 0])
     ours = Embedding(5, 2).double()
-    theirs = nn.Embedding(5, 2)
-    theirs.weight = ours.weight
     product = F.one_hot(numbers, 5).double() @ ours.weight  # (4, 5) @ (5, 2)
-
-    found = []
-    for vectors in (ours(numbers), product, theirs(numbers)):
-        (gradient,) = torch.autograd.grad(vectors.square().sum(), ours.weight)
-        found.append(torch.cat([vectors, gradient]).detach())
-    text = "lookup, one-hot product and nn.Embedding: the same vectors and gradients"
-    check_close("lookup", text, torch.stack([found[0], found[0]]), torch.stack(found[1:]))
+    check_close("lookup", "a lookup gives what the product gives", ours(numbers), product)
+    theirs = F.embedding(numbers, ours.weight)
+    check_close("same", "and what torch's embedding gives", ours(numbers), theirs)
 
 
 class Encoder(nn.Module):
@@ -97,15 +88,16 @@ class Decoder(nn.Module):
         self.head = nn.Linear(hidden_dim, symbols)
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """inputs (B, T), state (B, 2H) -> logits (B, T, V), state after the last input (B, 2H).
-
-        The first half of a state is the text's vector: every step sees it, and none changes it.
-        """
-        text, hidden = state.chunk(2, dim=1)
-        seen = text[:, None].expand(-1, inputs.shape[1], -1)  # (B, T, H)
+        """inputs (B, T), state (B, 2H) -> logits (B, T, V), state after the last input (B, 2H)."""
+        # Two in one tensor, so that a search has one thing to carry along: the text's vector, which
+        # no step changes, and the state of the GRU.
+        context, hidden = state.chunk(2, dim=1)  # (B, H) each
+        seen = context[:, None].expand(-1, inputs.shape[1], -1)  # (B, T, H)
         vectors = torch.cat([self.embedding(inputs), seen], dim=-1)
+
+        # nn.GRU wants (1, B, H), on a GPU in one piece of memory.
         outputs, last = self.gru(vectors, hidden[None].contiguous())
-        return self.head(outputs), torch.cat([text, last[0]], dim=1)
+        return self.head(outputs), torch.cat([context, last[0]], dim=1)
 
     def step(self, symbols: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One symbol each (B,), state (B, 2H) -> log p of the next (B, V), next state (B, 2H)."""
@@ -123,8 +115,8 @@ class Seq2Seq(nn.Module):
 
     def start(self, source: Tensor) -> Tensor:
         """source (B, S) -> the decoder's first state (B, 2H): it begins with the text's vector."""
-        _, text = self.encoder(source)
-        return torch.cat([text, text], dim=1)
+        _, context = self.encoder(source)
+        return torch.cat([context, context], dim=1)
 
     def forward(self, source: Tensor, inputs: Tensor) -> Tensor:
         """source (B, S), what the decoder is fed (B, T) -> logits (B, T, V)."""
@@ -162,9 +154,17 @@ def teacher_forced_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tenso
     return F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
+def after_end(log_p: Tensor, last: Tensor) -> Tensor:
+    """Behind a last symbol (B,) END only END can follow, and costs nothing. log p: (B, V)"""
+    # All rows make equally many steps, also those that have ended.
+    only_end = torch.full_like(log_p, float("-inf"))
+    only_end[:, END] = 0.0
+    return torch.where((last == END)[:, None], only_end, log_p)
+
+
 @torch.no_grad()
-def greedy(step: Step, state: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Always the most likely symbol: states (B, 2H) -> symbols (B, length), their log p (B,)."""
+def greedy(step: Callable, state: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """A decoder's step, states (B, 2H) -> always the likeliest symbol (B, length), log p (B,)."""
     # practice: Greedy decoding
     symbols = torch.full((len(state), 1), START, device=state.device)
     score = torch.zeros(len(state), device=state.device)
@@ -180,52 +180,54 @@ def greedy(step: Step, state: Tensor, length: int) -> tuple[Tensor, Tensor]:
     # end practice
 
 
-def after_end(log_p: Tensor, last: Tensor) -> Tensor:
-    """log p (B, V) as it is, but where the last symbol (B,) was END, only END can follow."""
-    only_end = torch.full_like(log_p, float("-inf"))
-    only_end[:, END] = 0.0
-    return torch.where((last == END)[:, None], only_end, log_p)
-
-
-def show_training(cfg: Config, data: DateSet) -> nn.Module:
-    print("\n[3] The whole answer is known in training, so that all its places are learned at once")
+def show_training(cfg: Config, data: DateSet) -> None:
+    print("\n[3] The right answer, one place late, is the input: all places are learned at once")
     batch = data.x_train[:16], data.y_train[:16]
+    print(f"  input   ▸{dates.decode(teacher_inputs(batch[1])[0])}    ▸ is START, ■ END")
+    print(f"  target  {dates.decode(batch[1][0])}■")
+
     model = make_model(cfg)
-    first = teacher_forced_loss(model, batch).item()
-    check("first-loss", "the first loss is {}, near ln 71 = 4.26", first, above=4.0, below=4.6)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-    text = "16 dates are learned by heart: {}"
-    overfits("overfits", text, model, batch, teacher_forced_loss, adam)
-
+    overfits("overfits", "learned by heart: loss {}", model, batch, teacher_forced_loss, adam)
     written, score = answer(model, batch[0])
-    at_once = teacher_forced_loss(model, (batch[0], written))
-    text = "one call with its own answers gives the log p that they had symbol by symbol"
-    check_close("forced", text, -ISO_LENGTH * at_once, score.mean(), atol=1e-4)
-    text = "left alone it writes a share of {} of their last figures rightly"
+    text = "without the teacher {} of the last digits are right"
     depends_on_input("depends", text, written[:, -2], batch[1][:, -2])
-    return model
+
+    # The loss is a mean over rows and places, a score the sum over the places of a row.
+    at_once = teacher_forced_loss(model, (batch[0], written))
+    text = "fed its own answers in one call, it gives them the log p that it gave them step by step"
+    check_close("forced", text, at_once, -score.mean() / ISO_LENGTH)
 
 
-def show_test(cfg: Config, data: DateSet) -> dict:
+def show_test(cfg: Config, data: DateSet) -> tuple[nn.Module, dict]:
     print("\n[4] Dates that it never saw, and a form that it never saw")
     no_leak("no-leak", "no date stands in two of the three parts", *data.fingerprints())
     model, curves = train(cfg, data)
     source, target = data.test()
-    written, _ = answer(model, source)
-    for row, symbols in zip(source[:5], written):
-        print(f"  {dates.decode(row):<22} -> {dates.decode(symbols)}")
-    linear = exact(dates.linear_answers(data, source), target)
+    written, score = answer(model, source)
+    print_answers(source[:4], written, score)
     right = exact(written, target)
-    text = f"a share of {{}} of them is right in all places, by a linear model {linear:.3f}"
+    linear = exact(dates.linear_answers(data, source), target)
+    text = f"of the unseen dates {{}} are right in all places; a linear model gets {linear:.3f}"
     expect("exact", text, right, at_least=0.9)
-    text = "but of those written like “1950, January 1” only {}: it has learned twelve forms"
-    expect("other-form", text, curves["unseen form"][-1], at_most=0.1)
-    return {"exact": right, "linear": linear, "curves": curves}
+
+    source, target = dates.other_form(cfg)
+    written, doubtful = answer(model, source)
+    surest = doubtful.topk(2).indices
+    print_answers(source[surest], written[surest], doubtful[surest])
+    expect("other-form", "the year in front: {} are right", exact(written, target), at_most=0.1)
+    known = score.median().exp().item()
+    unseen = doubtful.median().exp().item()
+    surest_wrong = doubtful[(written != target).any(dim=1)].max().exp()
+    text = f"median p of its answers: {known:.2f}, there {unseen:.2f}; the surest wrong: {{}}"
+    expect("doubt", text, surest_wrong, at_least=0.9)
+    metrics = {"exact": right, "linear": linear, "p_known": known, "p_unseen": unseen}
+    return model, metrics | {"p_surest": surest_wrong.item(), "curves": curves}
 
 
 @torch.no_grad()
-def beam_search(step: Step, state: Tensor, width: int, length: int) -> tuple[Tensor, Tensor]:
-    """From one state (1, 2H): K answers (K, length) and their log p (K,), best first."""
+def beam_search(step: Callable, state: Tensor, width: int, length: int) -> tuple[Tensor, Tensor]:
+    """A step, one state (1, 2H) -> K answers (K, length) and their log p (K,), best first."""
     # practice: Beam search
     symbols = torch.full((1, 1), START, device=state.device)
     score = torch.zeros(1, device=state.device)
@@ -244,32 +246,45 @@ def beam_search(step: Step, state: Tensor, width: int, length: int) -> tuple[Ten
     # end practice
 
 
+def trap(symbols: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The step of a made-up language: each symbol (K,) follows from the last -> log p (K, 10)."""
+    a, b, c, d, e, f, g = range(3, 10)
+    p = torch.zeros(10, 10)
+    p[START, [a, b]] = torch.tensor([0.55, 0.45])
+    p[a, [c, d, e]] = torch.tensor([0.34, 0.33, 0.33])
+    p[b, [f, g]] = 0.5
+    p[[c, d, e], END] = 1.0
+    p[[f, g], END] = 0.5  # the other half would go on, with letters that do not matter here
+    return p.log()[symbols], state
+
+
 def show_beam(cfg: Config, data: DateSet, model: nn.Module) -> None:
     print("\n[5] Several answers are kept at each place, not the best one only")
-    decoder = Decoder(4, 4, 8).double()
-    state = torch.randn(1, 16, dtype=torch.float64)
-    found, score = beam_search(decoder.step, state, width=4**4, length=4)
-    log_p = exhaustive(decoder, state)  # of all answers, 0000 to 3333
-    number = (found * torch.tensor([64, 16, 4, 1])).sum(dim=1)
-    theirs = torch.stack([log_p[number], log_p.sort(descending=True)[0]])
-    text = "4 symbols, 4 places: a beam of 256 lists all answers, with the log p of trying each"
-    check_close("exhaustive", text, torch.stack([score, score]), theirs)
-
-    ours = []
+    found = []
     for width in (1, 2, 3):
-        symbols, score = beam_search(trap, torch.zeros(1, 1), width, length=4)
-        ours.append(score[0].exp().item())
-        print(f"  beam {width}: {symbols[0].tolist()} with probability {ours[-1]:.4f}")
-    _, alone = greedy(trap, torch.zeros(1, 1), length=4)
-    text = "greed finds 0.187, a beam of 2 only 0.1125, and a beam of 3 finds 0.187 again"
-    check_close("trap", text, [alone.exp().item(), *ours], [0.187, 0.187, 0.1125, 0.187], atol=1e-6)
+        symbols, score = beam_search(trap, torch.zeros(1, 1), width, length=3)
+        written = "".join("·▸■abcdefg"[symbol] for symbol in symbols[0])
+        print(f"  beam of {width}: {written} with probability {score[0].exp():.4f}")
+        found.append(score[0].exp())
+    text = "a beam of 1 finds 0.187, a beam of 2 only 0.1125, a beam of 3 again 0.187"
+    check_close("trap", text, torch.stack(found), [0.187, 0.1125, 0.187], atol=1e-6)
 
-    # One that has learned 16 dates is unsure of others.
-    step = model.decoder.step
-    found = [beam_search(step, s[None], 4, ISO_LENGTH) for s in model.start(data.x_val[:200])]
-    beam = torch.stack([score[0] for _, score in found])
-    gain = (beam - answer(model, data.x_val[:200])[1]).mean()
-    expect("beam", "200 dates: a beam of 4 raises the mean log p by {}", gain, above=0.02)
+    first = data.x_val[:1]
+    symbols, score = beam_search(model.decoder.step, model.start(first), 4, length=3)
+    at_once = teacher_forced_loss(model, (first.expand(4, -1), symbols))
+    text = "one call gives the answers of a beam the log p that they had: their states came along"
+    check_close("carried", text, at_once, -score.mean() / 3)
+
+    form, iso = dates.other_form(cfg)
+    source = torch.cat([data.x_val[:200], form[:200]])
+    target = torch.cat([data.y_val[:200], iso[:200]])
+    written, score = answer(model, source)
+    beams = [beam_search(model.decoder.step, s[None], 4, ISO_LENGTH) for s in model.start(source)]
+    found = torch.stack([symbols[0] for symbols, _ in beams])
+    gain = torch.stack([log_p[0] for _, log_p in beams]) - score
+    print(f"  right: {exact(written, target):.3f} greedy, {exact(found, target):.3f} with a beam")
+    expect("sure", "known forms: a beam of 4 adds {} to log p", gain[:200].mean(), at_most=0.01)
+    expect("unsure", "the unseen form: it adds {}", gain[200:].mean(), above=0.0005)
 
 
 # Pictures and helpers: skip on a first reading
@@ -282,18 +297,19 @@ def make_model(cfg: Config) -> Seq2Seq:
 
 
 def train(cfg: Config, data: DateSet) -> tuple[nn.Module, dict[str, list[float]]]:
-    """The model, and the shares right after each pass. The rate rises first, then falls to 0."""
+    """The model, and the shares right after each epoch. The rate rises first, then falls to 0."""
     model = make_model(cfg)
     batches = Batches(data.x_train, data.y_train, batch_size=64, shuffle=True, seed=cfg.seed)
     adam = torch.optim.Adam(model.parameters(), lr=8e-3, betas=(0.9, 0.99))
-    steps = cfg.epochs * len(batches)
-    rate = torch.optim.lr_scheduler.OneCycleLR(adam, 8e-3, steps, pct_start=0.2)
-    tests = {"known forms": (data.x_val, data.y_val), "unseen form": dates.other_form(cfg)}
-    curves = {name: [] for name in tests}
+    rate = torch.optim.lr_scheduler.OneCycleLR(adam, 8e-3, cfg.epochs * len(batches), pct_start=0.2)
+    form, iso = dates.other_form(cfg)
+    curves = {"known forms: right": [], "unseen form: right": [], "unseen form: p": []}
     for _ in range(cfg.epochs):
         fit(model, batches, adam, teacher_forced_loss, scheduler=rate, grad_clip=1.0, quiet=True)
-        for name, (source, target) in tests.items():
-            curves[name].append(exact(answer(model, source)[0], target))
+        written, score = answer(model, form)
+        curves["known forms: right"].append(exact(answer(model, data.x_val)[0], data.y_val))
+        curves["unseen form: right"].append(exact(written, iso))
+        curves["unseen form: p"].append(score.median().exp().item())
     return model, curves
 
 
@@ -303,34 +319,19 @@ def answer(model: Seq2Seq, source: Tensor) -> tuple[Tensor, Tensor]:
     return greedy(model.decoder.step, model.start(source), ISO_LENGTH)
 
 
+def print_answers(source: Tensor, written: Tensor, score: Tensor) -> None:
+    for row, symbols, log_p in zip(source, written, score):
+        print(f"  {dates.decode(row):<22} -> {dates.decode(symbols)}  p = {log_p.exp():.2f}")
+
+
 def exact(written: Tensor, target: Tensor) -> float:
     return (written == target).all(dim=1).float().mean().item()
 
 
-def exhaustive(decoder: Decoder, state: Tensor) -> Tensor:
-    """log p of every answer of four symbols at four places (256,)."""
-    answers = torch.cartesian_prod(*[torch.arange(4)] * 4)
-    inputs = teacher_inputs(answers)
-    logits, _ = decoder(inputs, state.expand(256, -1))
-    log_p = after_end(logits.log_softmax(dim=-1).flatten(0, 1), inputs.flatten())
-    return log_p.gather(1, answers.reshape(-1, 1)).reshape(256, 4).sum(dim=1)
-
-
-def trap(symbols: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """A step of a made-up language: the next symbol follows from the last one, without a state."""
-    p = torch.zeros(11, 11)
-    p[START, 3:5] = torch.tensor([0.55, 0.45])
-    p[3, 5:8] = torch.tensor([0.34, 0.33, 0.33])  # after 3: one of three, and then the end
-    p[5:8, END] = 1.0
-    p[4, 8:10] = 0.5  # after 4: one of two, and then the end or another symbol
-    p[8:10, [END, 10]] = 0.5
-    return p.log()[symbols], state
-
-
 def draw_curves(cfg: Config, curves: dict[str, list[float]]) -> None:
-    figure, axis = new_figure(size=(8, 4.4))
-    plot_curves(axis, curves, xlabel="pass", ylabel="share right in all places")
-    axis.set_title("Unseen dates are soon read, an unseen form is not")
+    figure, axis = new_figure(size=(9, 4.4))
+    plot_curves(axis, curves, ylabel="share right; probability")
+    axis.set_title("Unseen dates are soon read. An unseen form is not, but p rises")
     save_figure(figure, cfg.out / "curves")
 
 
@@ -338,9 +339,9 @@ def run(cfg: Config) -> dict:
     data = dates.load_dates(cfg)
     show_embedding(cfg)
     show_encoder(cfg, data)
-    unsure = show_training(cfg, data)
-    metrics = show_test(cfg, data)
-    show_beam(cfg, data, unsure)
+    show_training(cfg, data)
+    model, metrics = show_test(cfg, data)
+    show_beam(cfg, data, model)
     draw_curves(cfg, metrics["curves"])
     return metrics
 

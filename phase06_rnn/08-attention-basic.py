@@ -2,13 +2,13 @@
 注意力入门：与其记住，不如回头看
 
 You will be able to answer
-    1. What does one look back compute?     show_attend    by-hand, padding, same
-    2. When and how does the decoder look?  show_decoders  luong, bahdanau
-    3. Can it learn?                        show_learning  first-loss, overfits, depends
-    4. What does looking gain, and where?   show_reversal  plain, looking, mass
-    5. Does it learn dates sooner, too?     show_dates     dates, sooner
-Predict   plain_20: reversing 20 letters, what share does a model without attention get right?
-Run       python phase06_rnn/08-attention-basic.py                         about 50 s
+    1. What does one look back compute?   show_attend    by-hand, padding, same
+    2. When does the decoder ask?         show_decoders  asks
+    3. Can it learn?                      show_learning  overfits, depends
+    4. What does looking gain?            show_reversal  plain, slow, looking
+    5. Do the weights say what is used?   show_weights   mass, neighbour
+Predict   plain_20: 20 letters backwards, what share does a model without attention get right?
+Run       python phase06_rnn/08-attention-basic.py                         about a minute
 Needs     phase06_rnn/07-seq2seq
 Reference F.scaled_dot_product_attention
 Notation  B batch  S, T lengths of text and answer  D, H widths  V symbols
@@ -21,17 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.checks import check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
-from common.data import dates
-from common.data.batches import Batches
-from common.data.dates import ISO_LENGTH, PAD, START
-from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
+from common.data.dates import PAD, START
+from common.figures import BLUE, GREY, ORANGE, RED, new_figure, save_figure
 from common.lessons import load_lesson
 from common.training import fit
 
 seq2seq = load_lesson("phase06_rnn/07-seq2seq")
-Looked = tuple[Tensor, Tensor, Tensor]  # logits, state, weights
+Decoded = tuple[Tensor, Tensor, Tensor]  # logits, state, weights
 SYMBOLS = 3 + 26  # PAD, START and END, then the letters
 
 
@@ -69,8 +67,7 @@ def show_attend(cfg: Config) -> None:
     memory = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     ours, weights = attend(queries @ memory.transpose(1, 2), memory, mask)
-    behind = weights[1, :, 3:].sum().item()
-    check("padding", "a weight of {} lies behind the end of a text", behind, at_least=0, at_most=0)
+    check_close("padding", "no weight lies behind the end of a text", weights[1, :, 3:].sum(), 0.0)
     theirs = F.scaled_dot_product_attention(queries, memory, memory, mask[:, None], scale=1.0)
     found = []
     for out in (ours, theirs):
@@ -83,7 +80,8 @@ def show_attend(cfg: Config) -> None:
 class LuongDecoder(nn.Module):
     """The GRU makes its step first; then its new state asks: q W k (Luong et al. 2015, "general").
 
-    What it sees does not go back into the GRU, so that all T steps can be made in one call.
+    What it sees does not go back into the GRU, so that all T steps can be made in one call. The
+    paper also has "input feeding", which does send it back.
     """
 
     def __init__(self, symbols: int, dim: int, hidden_dim: int):
@@ -94,7 +92,7 @@ class LuongDecoder(nn.Module):
         self.mix = nn.Linear(2 * hidden_dim, hidden_dim)
         self.head = nn.Linear(hidden_dim, symbols)
 
-    def forward(self, inputs: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> Looked:
+    def forward(self, inputs: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> Decoded:
         """inputs (B, T), state (B, H), memory (B, S, H): the encoder's states, mask (B, S).
 
         Returns logits (B, T, V), the last state (B, H) and the weights (B, T, S).
@@ -133,11 +131,11 @@ class BahdanauDecoder(nn.Module):
         return self.v(hidden).mT
         # end practice
 
-    def forward(self, inputs: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> Looked:
+    def forward(self, inputs: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> Decoded:
         """As LuongDecoder."""
         # practice: Bahdanau's decoder
         outputs = []
-        looks = []
+        seen = []
         for vectors in self.embedding(inputs).unbind(dim=1):
             context, weights = attend(self.score(state, memory), memory, mask)
             context = context[:, 0]  # (B, H)
@@ -145,39 +143,27 @@ class BahdanauDecoder(nn.Module):
             # The next step needs what this one has seen.
             state = self.cell(torch.cat([vectors, context], dim=1), state)
             outputs.append(self.head(torch.cat([state, context], dim=1)))
-            looks.append(weights)
-        return torch.stack(outputs, dim=1), state, torch.cat(looks, dim=1)
+            seen.append(weights)
+        return torch.stack(outputs, dim=1), state, torch.cat(seen, dim=1)
         # end practice
 
 
 def show_decoders(cfg: Config) -> None:
-    print("\n[2] Luong's decoder looks after the step of its GRU, Bahdanau's before it")
-    inputs = torch.tensor([[1, 3, 4], [1, 5, 3]])
-    memory = torch.randn(2, 5, 8)
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    first = torch.randn(2, 8)
-    luong = LuongDecoder(6, 4, 8)
-    states, _ = luong.gru(luong.embedding(inputs), first[None])
-    query = luong.query(states)
-    seen = F.scaled_dot_product_attention(query, memory, memory, mask[:, None], scale=1.0)
-    theirs = luong.head(luong.mix(torch.cat([seen, states], dim=-1)).tanh())
-    text = "Luong: the GRU, torch's attention on its states, both mixed: the same logits"
-    check_close("luong", text, luong(inputs, first, memory, mask)[0], theirs)
-
-    bahdanau = BahdanauDecoder(6, 4, 8)
-    state = first[1]
-    logits = []
-    for symbol in inputs[1]:
-        pairs = [bahdanau.query(state) + bahdanau.key(key) for key in memory[1, :3]]
-        weights = torch.stack([bahdanau.v(pair.tanh()) for pair in pairs]).softmax(dim=0)
-        context = (weights * memory[1, :3]).sum(dim=0)
-        vector = bahdanau.embedding.weight[symbol]
-        state = bahdanau.cell(torch.cat([vector, context]), state)
-        logits.append(bahdanau.head(torch.cat([state, context])))
-    text = "Bahdanau: one position after the other, one step after the other: the same logits"
-    ours, last, _ = bahdanau(inputs, first, memory, mask)
-    ours = torch.cat([ours[1].flatten(), last[1]])
-    check_close("bahdanau", text, ours, torch.cat([*logits, state]))
+    print("\n[2] Luong's decoder asks after the step of its GRU, Bahdanau's before it")
+    memory = torch.randn(1, 5, 8)
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    first = torch.randn(1, 8)
+    inputs = torch.tensor([[1, 3, 4, 5]])
+    changed = torch.tensor([[1, 3, 5, 5]])  # another symbol at step 2; steps begin at 0
+    moved = []
+    for decoder in (LuongDecoder(6, 4, 8), BahdanauDecoder(6, 4, 8)):
+        _, _, before = decoder(inputs, first, memory, mask)
+        _, _, after = decoder(changed, first, memory, mask)
+        moved.append((before != after)[0].any(dim=1))  # (T,)
+    text = "another symbol at step 2 moves Luong's weights at 2 and 3, Bahdanau's only at 3"
+    check_close(
+        "asks", text, torch.stack(moved), [[False, False, True, True], [False] * 3 + [True]]
+    )
 
 
 class BiEncoder(nn.Module):
@@ -206,83 +192,81 @@ class Attention(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
 
-    def look(self, source: Tensor, inputs: Tensor) -> Looked:
+    def decode(self, source: Tensor, inputs: Tensor) -> Decoded:
         """source (B, S), what the decoder is fed (B, T) -> what the decoder returns."""
         memory, state = self.encoder(source)
         return self.decoder(inputs, state, memory, source != PAD)
 
     def forward(self, source: Tensor, inputs: Tensor) -> Tensor:
-        return self.look(source, inputs)[0]
+        return self.decode(source, inputs)[0]
 
 
 def show_learning(cfg: Config) -> None:
     print("\n[3] A first trial: 16 strings of 8 letters, to be written backwards")
     strings = reversed_strings(cfg, 16, 8)
-    model = make_model(cfg, LuongDecoder, SYMBOLS)
-    first = seq2seq.teacher_forced_loss(model, strings).item()
-    check("first-loss", "the first loss is {}, near ln 29 = 3.37", first, above=3.2, below=3.6)
+    model = make_model(cfg, BahdanauDecoder)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-    overfits("overfits", "learned by heart: {}", model, strings, seq2seq.teacher_forced_loss, adam)
-    text = "left alone it writes a share of {} of their last letters rightly"
+    text = "Bahdanau's learns them by heart: the loss falls to {}"
+    overfits("overfits", text, model, strings, seq2seq.teacher_forced_loss, adam)
+    text = "left alone it writes {} of their last letters rightly"
     depends_on_input("depends", text, answer(model, strings[0], 8)[:, -1], strings[1][:, -1])
 
 
-def show_reversal(cfg: Config) -> tuple[Tensor, dict[str, dict[int, float]]]:
+def show_reversal(cfg: Config) -> tuple[nn.Module, dict[str, dict[int, float]]]:
     print("\n[4] Strings of 4 to 30 letters backwards: from one vector, or from all states")
-    sizes = cfg.rng().integers(4, 31, size=cfg.steps).tolist()  # one a batch: no padding
-    batches = [reversed_strings(cfg, 64, n, seed=1000 * step) for step, n in enumerate(sizes)]
-    curves = {"plain": {}, "attention": {}}
-    for name, decoder in [("plain", None), ("attention", LuongDecoder)]:
-        model = make_model(cfg, decoder, SYMBOLS)
-        train(model, batches)
-        for length in (5, 10, 15, 20, 25, 30, 40):
-            source, target = reversed_strings(cfg, cfg.tests, length)
-            right = answer(model, source, length) == target
-            curves[name][length] = right.float().mean().item()
-        print(f"  {name:<10}" + "  ".join(f"{n}: {share:.3f}" for n, share in curves[name].items()))
-    text = "of 20 letters from one vector, a share of {} is right"
+    batches = string_batches(cfg, longest=30, steps=2 * cfg.steps)
+    plain = train(make_model(cfg, None), batches[: cfg.steps])
+    longer = train(make_model(cfg, None), batches)
+    attention = train(make_model(cfg, LuongDecoder), batches[: cfg.steps])
+
+    curves = {}
+    for name, model in (("plain", plain), ("plain, 2x steps", longer), ("attention", attention)):
+        curves[name] = {n: letters_right(cfg, model, n) for n in (5, 10, 15, 20, 25, 30, 40)}
+        print(f"  {name:<16}" + "  ".join(f"{n}: {share:.3f}" for n, share in curves[name].items()))
+    text = "from one vector {} of the letters are right, in strings of 20"
     expect("plain", text, curves["plain"][20], below=0.5)
-    expect("looking", "with attention it is {}", curves["attention"][20], at_least=0.9)
-
-    source, target = reversed_strings(cfg, cfg.tests, 20)
-    with torch.no_grad():
-        _, _, weights = model.look(source, seq2seq.teacher_inputs(target))
-    # The letter at place t of the answer stands at place S - 1 - t of the text.
-    mass = weights.flip(2).diagonal(dim1=1, dim2=2).mean()
-    expect(
-        "mass", "a share of {} of the weight lies on the letter to write next", mass, at_least=0.9
-    )
-    return weights[0], curves
+    gain = curves["plain, 2x steps"][10] - curves["plain"][10]
+    text = "twice the steps add {} in strings of 10: there it is slow, not unable"
+    expect("slow", text, gain, at_least=0.05)
+    text = "with Luong's attention {} are right, in strings of 20"
+    expect("looking", text, curves["attention"][20], at_least=0.9)
+    return attention, curves
 
 
-def show_dates(cfg: Config) -> tuple[dict[str, float], nn.Module, dates.DateSet]:
-    print("\n[5] The dates of lesson 6.7, after one pass over them")
-    data = dates.load_dates(cfg)
-    source, target = data.test()
-    right = {}
-    for name, decoder in [("plain", None), ("bahdanau", BahdanauDecoder)]:
-        model = make_model(cfg, decoder, dates.SYMBOLS)
-        batches = Batches(data.x_train, data.y_train, batch_size=64, shuffle=True, seed=cfg.seed)
-        train(model, batches)
-        right[name] = seq2seq.exact(answer(model, source, ISO_LENGTH), target)
-    text = "with Bahdanau's attention, after 250 steps, a share of {} is right"
-    expect("dates", text, right["bahdanau"], at_least=0.2)
-    expect("sooner", "after as many steps, the plain one gets {}", right["plain"], at_most=0.1)
-    return right, model, data
+def show_weights(cfg: Config, model: nn.Module) -> tuple[list[Tensor], dict[str, float]]:
+    print("\n[5] Where the weights lie: read from both ends, and from the left only")
+    weights = mirrored_weights(cfg, model, 20)
+    mass = weights.diagonal(dim1=1, dim2=2).mean()
+    text = "read from both ends: {} of the weight lies on the letter to write next"
+    expect("mass", text, mass, at_least=0.9)
+
+    left = make_model(cfg, LuongDecoder, seq2seq.Encoder)
+    train(left, string_batches(cfg, longest=12, steps=cfg.steps))
+    right = letters_right(cfg, left, 10)
+    print(f"  read from the left: {right:.3f} of the letters are right, in strings of 10")
+    found = mirrored_weights(cfg, left, 10)
+    on_letter = found.diagonal(dim1=1, dim2=2).mean()
+    # The letter read after it stands one place to its right, in the mirrored text to its left.
+    neighbour = found.diagonal(offset=-1, dim1=1, dim2=2).mean()
+    text = f"and {on_letter:.2f} of the weight lies on that letter, {{}} on the one read after it"
+    expect("neighbour", text, neighbour, at_least=0.8)
+    shares = {"left": right, "on_letter": on_letter.item(), "neighbour": neighbour.item()}
+    return [mirrored_weights(cfg, model, 10)[0], found[0]], shares
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def make_model(cfg: Config, decoder: type | None, symbols: int) -> nn.Module:
-    """Without a decoder that looks: lesson 6.7's, with the same encoder. Same seed, same start."""
+def make_model(cfg: Config, decoder: type | None, encoder: type = BiEncoder) -> nn.Module:
+    """Without a decoder: lesson 6.7's, with the same encoder. Same seed, same start."""
+    sizes = (SYMBOLS, 32, cfg.hidden_dim)
     torch.manual_seed(cfg.seed)
-    encoder = BiEncoder(symbols, 32, cfg.hidden_dim)
+    reader = encoder(*sizes)
     if decoder is None:
-        model = seq2seq.Seq2Seq(symbols, 32, cfg.hidden_dim)
-        model.encoder = encoder
+        model = seq2seq.Seq2Seq(*sizes)
+        model.encoder = reader
     else:
-        model = Attention(encoder, decoder(symbols, 32, cfg.hidden_dim))
+        model = Attention(reader, decoder(*sizes))
     return model.to(cfg.torch_device())
 
 
@@ -293,12 +277,32 @@ def reversed_strings(cfg: Config, n: int, length: int, seed: int = 10**9) -> tup
     return source, source.flip(1)
 
 
-def train(model: nn.Module, batches: list | Batches) -> None:
-    """One pass; the rate rises for a fifth of it and then falls to 0."""
+def string_batches(cfg: Config, longest: int, steps: int) -> list[tuple[Tensor, Tensor]]:
+    """Each batch has one length, so that nothing is padded, and a seed that no test has."""
+    sizes = cfg.rng().integers(4, longest + 1, size=steps).tolist()
+    return [reversed_strings(cfg, 64, n, seed=1000 * step) for step, n in enumerate(sizes)]
+
+
+def train(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    """One epoch; the rate rises for a fifth of it and then falls to 0."""
     adam = torch.optim.Adam(model.parameters(), lr=8e-3, betas=(0.9, 0.99))
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, 8e-3, len(batches), pct_start=0.2)
     loss_fn = seq2seq.teacher_forced_loss
     fit(model, batches, adam, loss_fn, scheduler=rate, grad_clip=1.0, quiet=True)
+    return model
+
+
+def letters_right(cfg: Config, model: nn.Module, length: int) -> float:
+    source, target = reversed_strings(cfg, cfg.tests, length)
+    return (answer(model, source, length) == target).float().mean().item()
+
+
+@torch.no_grad()
+def mirrored_weights(cfg: Config, model: nn.Module, length: int) -> Tensor:
+    """The weights (B, T, S), the text mirrored: place t of the answer belongs to place t of it."""
+    source, target = reversed_strings(cfg, cfg.tests, length)
+    _, _, weights = model.decode(source, seq2seq.teacher_inputs(target))
+    return weights.flip(2)
 
 
 @torch.no_grad()
@@ -311,26 +315,21 @@ def answer(model: nn.Module, source: Tensor, length: int) -> Tensor:
     return symbols[:, 1:]
 
 
-def draw_looks(cfg: Config, curves: dict, strings: Tensor, model: nn.Module, x: Tensor) -> None:
-    figure, axes = new_figure(1, 3, size=(15, 4.8))
-    for (name, shares), colour in zip(curves.items(), [ORANGE, BLUE]):
+def draw_looks(cfg: Config, curves: dict, looks: list[Tensor]) -> None:
+    figure, axes = new_figure(1, 3, size=(16, 5))
+    for (name, shares), colour in zip(curves.items(), [ORANGE, RED, BLUE]):
         axes[0].plot(list(shares), list(shares.values()), "o-", color=colour, label=name)
-    axes[0].axvline(30, color=GREY, linestyle="--")
-    axes[0].text(30.5, 0.45, "longest in\ntraining", color=GREY)
+    axes[0].axvline(30, color=GREY, linestyle="--", label="longest in training")
+    axes[0].axhline(1 / 26, color=GREY, linestyle=":", label="chance")
     axes[0].set(xlabel="letters in the string", ylabel="share of letters right", ylim=(0, 1.05))
-    axes[0].set_title("One vector fails as strings grow")
-    axes[0].legend(loc=(0.3, 0.6))
-    axes[1].imshow(strings.cpu(), cmap="Blues", vmin=0, vmax=1)
-    axes[1].set(xlabel="letter read", ylabel="letter written", title="Reversing: from the end on")
-    axes[1].set(xticks=range(0, 20, 5), yticks=range(0, 20, 5))
-    text = dates.decode(x[0])
-    written = answer(model, x, ISO_LENGTH)
-    weights = model.look(x, seq2seq.teacher_inputs(written))[2].detach().cpu()
-    axes[2].imshow(weights[0, :-1, : len(text)], cmap="Blues", vmin=0, vmax=1)
-    axes[2].set_xticks(range(len(text)), text)
-    axes[2].set_yticks(range(ISO_LENGTH - 1), dates.decode(written[0, :-1]).ljust(ISO_LENGTH - 1))
-    axes[2].set_title("A date: the year first")
-    for axis in axes[1:]:
+    axes[0].set_title("From one vector: slow to learn, slower with length")
+    axes[0].legend(loc="center right", bbox_to_anchor=(1, 0.6), frameon=True, edgecolor="white")
+    titles = ("Both ends: the letter to write", "Left only: the one read after it")
+    for axis, weights, title in zip(axes[1:], looks, titles):
+        axis.imshow(weights.flip(1).cpu(), cmap="Blues", vmin=0, vmax=1)
+        axis.plot([9, 0], [0, 9], ":", color=ORANGE)  # the letter to write
+        axis.set(xlabel="letter read", ylabel="letter written", title=title)
+        axis.set(xticks=range(10), yticks=range(10))
         axis.grid(False)
     save_figure(figure, cfg.out / "looks")
 
@@ -339,11 +338,12 @@ def run(cfg: Config) -> dict:
     show_attend(cfg)
     show_decoders(cfg)
     show_learning(cfg)
-    strings, curves = show_reversal(cfg)
-    right, model, data = show_dates(cfg)
-    draw_looks(cfg, curves, strings, model, data.x_val[:1])
-    at_20 = {f"{name}_20": shares[20] for name, shares in curves.items()}
-    return at_20 | right | {"curves": curves}
+    attention, curves = show_reversal(cfg)
+    looks, shares = show_weights(cfg, attention)
+    draw_looks(cfg, curves, looks)
+    at_10 = {"plain_10": curves["plain"][10], "longer_10": curves["plain, 2x steps"][10]}
+    at_20 = {"plain_20": curves["plain"][20], "attention_20": curves["attention"][20]}
+    return at_10 | at_20 | shares | {"curves": curves}
 
 
 if __name__ == "__main__":

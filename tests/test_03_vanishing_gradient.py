@@ -52,3 +52,68 @@ def test_training_is_the_same_twice() -> None:
     losses = [lesson.train(lesson.make_rnn(cfg), 6, cfg) for _ in range(2)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
+
+
+def test_norms_are_autograds() -> None:
+    weight = lesson.random_weight(8, 1.2)
+    inputs = torch.randn(30, 8, dtype=torch.float64)
+    start = torch.randn(8, dtype=torch.float64)
+    h = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    states = [h]
+    for x in inputs:
+        states.append(torch.tanh(weight @ states[-1] + x))
+    gradients = torch.autograd.grad(states[-1] @ start, states)
+    wanted = torch.stack([gradient.norm() for gradient in reversed(gradients)])
+    slopes = lesson.tanh_slopes(weight, inputs)
+    torch.testing.assert_close(lesson.gradient_norms(weight, slopes, start), wanted)
+
+
+@pytest.mark.parametrize("max_norm", [100.0, 1.0])
+def test_clipping_is_torchs(max_norm: float) -> None:
+    values = torch.randn(8, dtype=torch.float64)
+    found = []
+    for clip in [lesson.clip_gradients, torch.nn.utils.clip_grad_norm_]:
+        parameters = [
+            torch.nn.Parameter(torch.zeros_like(part)) for part in values.split([3, 4, 1])
+        ]
+        parameters[0].grad = values[:3].clone()
+        parameters[1].grad = values[3:7].clone()  # the third has none
+        before = clip(parameters, max_norm)
+        found.append(torch.stack([before, *parameters[0].grad, *parameters[1].grad]))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_reach_of_a_model_that_halves_at_every_step() -> None:
+    x, _ = sequences(0, 30)
+    fading = 0.5 ** torch.arange(29, -1, -1)
+    found = lesson.reach(lambda x: (x.sum(dim=2) * fading).sum(dim=1), x)
+    torch.testing.assert_close(found, fading.flip(0))
+
+
+def test_every_step_is_marked_in_turn() -> None:
+    x, _ = lesson.adding_problem(2000, 10, torch.Generator().manual_seed(0))
+    shares = 5 * x[:, :, 1].mean(dim=0)
+    assert shares.min() > 0.7
+
+
+def test_both_markers_near_the_end() -> None:
+    x, y = lesson.near_the_end(200, 30, torch.Generator().manual_seed(0))
+    assert x.shape == (200, 30, 2)
+    assert (x[:, : -lesson.SHORT, 1] == 0).all()
+    assert (x[:, -lesson.SHORT :, 1].sum(dim=1) == 2).all()
+    before = x[:, : -lesson.SHORT, 0]
+    assert 0.48 < before.mean() < 0.52 and 0.27 < before.std() < 0.31  # uniform from 0 to 1
+    assert torch.equal(lesson.near_the_end(200, 30, torch.Generator().manual_seed(0))[0], x)
+    torch.testing.assert_close(y, x.prod(dim=2).sum(dim=1))
+
+
+def test_the_first_error_is_that_of_saying_nothing() -> None:
+    """Saying 0 has the error 7/6 on average: the square of the mean and the variance."""
+    batch = sequences(0)
+    assert 0.5 < lesson.squared_error(lesson.make_rnn(lesson.Config()), batch).item() < 1.9
+
+
+def test_the_error_of_an_answer_for_each_sequence() -> None:
+    batch = sequences(0)
+    assert lesson.make_rnn(lesson.Config())(batch[0]).shape == batch[1].shape
+    assert lesson.squared_error(lambda x: batch[1] + 2, batch) == pytest.approx(4)

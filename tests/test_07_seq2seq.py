@@ -19,6 +19,24 @@ def test_an_embedding_starts_with_normal_numbers():
     assert abs(weight.std() - 1) < 0.05 and abs(weight.mean()) < 0.05
 
 
+def test_the_gradient_of_a_lookup_is_that_of_torch():
+    numbers = torch.tensor([3, 1, 3, 0])
+    ours = lesson.Embedding(5, 2)
+    gradients = []
+    for vectors in (ours(numbers), torch.nn.functional.embedding(numbers, ours.weight)):
+        gradients += torch.autograd.grad(vectors.square().sum(), ours.weight)
+    assert torch.equal(*gradients)
+    assert (gradients[0][[2, 4]] == 0).all() and (gradients[0][[0, 1, 3]] != 0).all()
+
+
+def test_an_untrained_model_guesses():
+    """ln 71 = 4.26: that many symbols there are."""
+    data = lesson.dates.load_dates(lesson.Config(tiny=True))
+    model = lesson.make_model(lesson.Config())
+    loss = lesson.teacher_forced_loss(model, (data.x_train[:16], data.y_train[:16]))
+    assert 4.0 < loss < 4.6
+
+
 def test_every_step_sees_the_vector_of_the_text_and_none_changes_it():
     model = small()
     state = model.start(torch.tensor([[3, 4, 5], [6, 3, PAD]]))
@@ -84,6 +102,32 @@ def test_behind_the_end_comes_nothing_and_costs_nothing():
     found, scores = lesson.beam_search(ends_at_once, torch.zeros(1, 1), width=2, length=3)
     assert found.tolist() == [[END] * 3, [3] * 3]
     torch.testing.assert_close(scores.exp(), torch.tensor([0.6, 0.4]))
+
+
+def test_a_beam_that_keeps_everything_lists_all_answers_the_best_one_first():
+    torch.manual_seed(0)
+    decoder = lesson.Decoder(4, 4, 8).double()
+    state = torch.randn(1, 16, dtype=torch.float64)
+    found, score = lesson.beam_search(decoder.step, state, width=1000, length=4)
+
+    answers = torch.cartesian_prod(*[torch.arange(4)] * 4)
+    inputs = lesson.teacher_inputs(answers)
+    logits, _ = decoder(inputs, state.expand(256, -1))
+    log_p = lesson.after_end(logits.log_softmax(dim=-1).flatten(0, 1), inputs.flatten())
+    log_p = log_p.gather(1, answers.reshape(-1, 1)).reshape(256, 4).sum(dim=1)
+    number = (found * torch.tensor([64, 16, 4, 1])).sum(dim=1)
+    torch.testing.assert_close(score, log_p.sort(descending=True)[0])
+    torch.testing.assert_close(score, log_p[number])
+
+
+def test_the_made_up_language_is_that_of_the_note():
+    p = lesson.trap(torch.arange(10), torch.zeros(10, 1))[0].exp()
+    wanted = torch.zeros(10, 10)
+    wanted[START, 3:5] = torch.tensor([0.55, 0.45])
+    wanted[3, 5:8] = torch.tensor([0.34, 0.33, 0.33])
+    wanted[4, 8:10] = wanted[8:10, END] = 0.5
+    wanted[5:8, END] = 1
+    torch.testing.assert_close(p, wanted)
 
 
 def test_searches_build_no_graph():

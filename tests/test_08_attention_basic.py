@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from common.data.dates import PAD, START
 from common.lessons import load_lesson
@@ -36,7 +37,7 @@ def test_the_last_state_is_that_of_the_left_reader_then_that_of_the_right_one():
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_look_stays_within_the_text(decoder):
-    logits, state, weights = model_with(decoder).look(SOURCE, INPUTS)
+    logits, state, weights = model_with(decoder).decode(SOURCE, INPUTS)
     assert logits.shape == (2, 3, 7) and state.shape == (2, 8) and weights.shape == (2, 3, 4)
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
     assert (weights[1, :, 2:] == 0).all() and (weights[0] > 0).all()
@@ -77,6 +78,63 @@ def test_only_bahdanau_puts_what_it_saw_into_the_next_state():
         before = model(INPUTS, state, memory, mask)[1]
         after = model(INPUTS, state, memory + 1, mask)[1]
         assert torch.equal(before, after) != moves
+
+
+def test_luong_mixes_the_states_of_its_gru_with_what_they_see():
+    decoder = model_with(lesson.LuongDecoder).decoder
+    memory = torch.randn(2, 4, 8, dtype=torch.float64)
+    first = torch.randn(2, 8, dtype=torch.float64)
+    states, _ = decoder.gru(decoder.embedding(INPUTS), first[None])
+    mask = (SOURCE != PAD)[:, None]
+    seen = F.scaled_dot_product_attention(decoder.query(states), memory, memory, mask, scale=1.0)
+    wanted = decoder.head(decoder.mix(torch.cat([seen, states], dim=-1)).tanh())
+    ours, last, _ = decoder(INPUTS, first, memory, SOURCE != PAD)
+    torch.testing.assert_close(ours, wanted)
+    torch.testing.assert_close(last, states[:, -1])
+
+
+def test_bahdanau_looks_at_one_position_after_the_other_in_one_step_after_the_other():
+    decoder = model_with(lesson.BahdanauDecoder).decoder
+    memory = torch.randn(2, 4, 8, dtype=torch.float64)
+    first = torch.randn(2, 8, dtype=torch.float64)
+    state = first[1]
+    logits = []
+    for symbol in INPUTS[1]:
+        pairs = [decoder.query(state) + decoder.key(key) for key in memory[1, :2]]
+        weights = torch.stack([decoder.v(pair.tanh()) for pair in pairs]).softmax(dim=0)
+        context = (weights * memory[1, :2]).sum(dim=0)
+        vector = decoder.embedding.weight[symbol]
+        state = decoder.cell(torch.cat([vector, context]), state)
+        logits.append(decoder.head(torch.cat([state, context])))
+    ours, last, _ = decoder(INPUTS, first, memory, SOURCE != PAD)
+    torch.testing.assert_close(ours[1], torch.stack(logits))
+    torch.testing.assert_close(last[1], state)
+
+
+def test_a_state_of_the_memory_gets_its_gradient_as_a_value_and_as_a_key():
+    """The two terms of the note, with dot products as scores."""
+    q, g = torch.randn(2, 8, dtype=torch.float64)
+    h = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    context, weights = lesson.attend((h @ q)[None, None], h[None], torch.ones(1, 5).bool())
+    (found,) = torch.autograd.grad((context[0, 0] * g).sum(), h)
+    w, c = weights[0, 0, :, None], context[0, 0]
+    torch.testing.assert_close(found, w * g + w * ((h - c) @ g)[:, None] * q)
+
+
+def test_an_untrained_model_guesses():
+    """ln 29 = 3.37: that many symbols there are."""
+    model = lesson.make_model(lesson.Config(), lesson.LuongDecoder)
+    strings = lesson.reversed_strings(lesson.Config(), 16, 8)
+    loss = lesson.seq2seq.teacher_forced_loss(model, strings)
+    assert 3.2 < loss < 3.6
+
+
+def test_the_mirrored_weights_put_the_letter_to_write_on_the_diagonal(monkeypatch):
+    cfg = lesson.Config(tiny=True)
+    model = lesson.make_model(cfg, lesson.LuongDecoder)
+    weights = torch.eye(4).flip(1).expand(cfg.tests, 4, 4)
+    monkeypatch.setattr(model, "decode", lambda source, inputs: (None, None, weights))
+    assert torch.equal(lesson.mirrored_weights(cfg, model, 4)[0], torch.eye(4))
 
 
 def test_greedy_answers_are_those_of_lesson_seven():

@@ -25,6 +25,79 @@ def record(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
 TONE = 8000 * np.sin(np.arange(6000) / 3)
 
 
+def triangles() -> np.ndarray:
+    """The filters, found in another way: np.interp between edges spaced evenly in ln(1 + f/700)."""
+    edges = 700 * (np.geomspace(1, 1 + 4000 / 700, lesson.MELS + 2) - 1)
+    hertz = np.linspace(0, 4000, 129)
+    rows = [np.interp(hertz, edges[m : m + 3], [0, 1, 0]) for m in range(lesson.MELS)]
+    return np.array(rows).T
+
+
+def test_the_filters_are_triangles_in_mel() -> None:
+    assert np.allclose(lesson.mel_filters(), triangles(), atol=1e-4)
+
+
+def test_log_mel_is_that_of_torchs_spectrum() -> None:
+    torch.manual_seed(0)
+    sound = torch.randn(2000)
+    sound[:500] = 0  # silence, of which the logarithm has to stay finite
+    hann = torch.hann_window(256)
+    spectrum = torch.stft(sound, 256, 80, window=hann, center=False, return_complex=True)
+    wanted = np.log(spectrum.abs().square().T.numpy() @ triangles() + 1e-4)
+    wanted = (wanted - wanted.mean()) / wanted.std(ddof=1)
+    assert np.allclose(lesson.log_mel(sound), wanted, atol=1e-4)
+
+
+def test_the_loss_of_each_utterance_is_torchs() -> None:
+    torch.manual_seed(0)
+    log_probs = torch.randn(4, 12, 6, dtype=torch.float64).log_softmax(dim=2)
+    steps, lengths = torch.tensor([12, 9, 3, 7]), torch.tensor([3, 2, 1, 3])
+    targets = torch.tensor([[1, 2, 1], [2, 3, 0], [4, 0, 0], [5, 5, 5]])
+    reference = torch.nn.functional.ctc_loss(
+        log_probs.transpose(0, 1), targets, steps, lengths, reduction="none"
+    )
+    torch.testing.assert_close(lesson.ctc_loss(log_probs, steps, targets, lengths), reference)
+
+
+def test_numbers_of_the_note() -> None:
+    mel = 2595 * np.log10(1 + np.array([200, 300, 3200, 3300]) / 700)
+    assert [round(step) for step in np.diff(mel)[::2]] == [119, 29]
+
+    # all paths of 40 steps that say three given words, no two neighbours equal
+    one = torch.zeros(1, 40, 5, dtype=torch.float64)  # each path counts 1
+    found = lesson.ctc_loss(one, torch.tensor([40]), torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    assert round((-found).exp().item()) == 6_096_454
+
+
+def test_an_untrained_net_is_near_chance() -> None:
+    torch.manual_seed(0)
+    mels, frames = torch.randn(8, 60, lesson.MELS), torch.full((8,), 60)
+    targets, lengths = torch.randint(1, 11, (8, 2)), torch.full((8,), 2)
+    speakers = torch.arange(8) % 6
+    model = lesson.Recognizer()
+    uniform = torch.full((8, 15, 11), -np.log(11))
+    chance = lesson.ctc_loss(uniform, torch.full((8,), 15), targets, lengths).mean() + np.log(6)
+    first = lesson.both_losses(model, (mels, frames, targets, lengths, speakers))
+    assert 0.85 * chance < first < 1.15 * chance
+
+
+def test_the_contrast_starts_at_chance_and_is_learned() -> None:
+    torch.manual_seed(0)
+    pieces = torch.randn(1, 64 + lesson.AHEAD, lesson.MELS)
+    gru = torch.nn.GRU(lesson.MELS, 64, batch_first=True)
+    model = torch.nn.Sequential(gru, torch.nn.Linear(64, lesson.MELS))
+    adam = torch.optim.Adam(model.parameters(), lr=0.03)
+    losses = []
+    for _ in range(60):
+        loss = lesson.contrastive_loss(model, (pieces,))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert 1.85 < losses[0] < 2.3 and losses[-1] < 0.5
+    assert lesson.choices(model, pieces).argmax(dim=1).tolist() == list(range(8))
+
+
 def test_padding_changes_no_answer() -> None:
     torch.manual_seed(0)
     model = lesson.Recognizer().double()
@@ -52,7 +125,7 @@ def test_the_net_is_what_its_docstring_says() -> None:
     log_probs, steps, voices = model(mels, torch.tensor([30]))
     assert steps.tolist() == [8] and hidden.shape == (8, 128)
     assert torch.allclose(log_probs[0], model.word(hidden).log_softmax(dim=1), atol=1e-5)
-    assert torch.allclose(voices[0], model.voice(hidden.mean(dim=0)), atol=1e-5)
+    assert torch.allclose(voices[0], model.speaker(hidden.mean(dim=0)), atol=1e-5)
     assert log_probs.shape == (1, 8, 11) and voices.shape == (1, 6)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from common.config import execute
-from common.data.houses import COLUMNS, generate_houses, read_houses
+from common.data.houses import COLUMNS, Columns, generate_houses, read_houses
 from common.errors import LessonError
 from common.lessons import load_lesson
 
@@ -103,3 +103,92 @@ def test_without_a_model_or_with_another_one(trained, houses, tmp_path, capsys) 
     project.checkpoint.save(tmp_path / "model.pt", {"model": {}})
     assert run(tmp_path, "--predict", str(path)) == 1
     assert "holds another model" in capsys.readouterr().err
+
+
+SMALL = Columns(
+    price="price",
+    logs=("area", "garden"),
+    plain=(),
+    ratios=(("area", "garden"),),
+    category="kind",
+    place=("east", "north"),
+    widths=(1.0, 2.0),
+)
+
+
+@pytest.fixture
+def three() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "area": [1, np.e**2, np.e**4],
+            "garden": [1, np.nan, np.e],
+            "kind": ["flat", "villa", "flat"],
+            "east": [0.0, 3, 0],
+            "north": [0.0, 4, 0],
+            "price": [1, np.e**2, np.e**4],
+        }
+    )
+
+
+def test_three_houses_become_the_numbers_found_on_paper(three) -> None:
+    learned = {"medians": [2, 0.5, 1.5], "missing": [1, 2], "categories": ["flat", "villa"]}
+    found = project.encode(three, SMALL, learned | {"centres": [[3.0, 4.0]]})
+    far = [np.exp(-25 / 2), np.exp(-25 / 8)]  # 3 to the left and 4 down are 5 away
+    by_hand = [
+        [0, 0, 0, 0, 0, 1, 0, *far],
+        [2, 0.5, 1.5, 1, 1, 0, 1, 1, 1],
+        [4, 1, 3, 0, 0, 1, 0, *far],
+    ]
+    np.testing.assert_allclose(found, by_hand)
+
+
+def test_what_is_learned_of_three_houses(three) -> None:
+    learned = project.learn(three, SMALL, 3, np.random.default_rng(0))
+    assert sorted(learned["centres"]) == [[0, 0], [0, 0], [3, 4]]
+    assert learned["categories"] == ["flat", "villa"] and learned["medians"][0] == 2
+    assert [learned["log_mean"], learned["log_std"] ** 2] == pytest.approx([2, 8 / 3])
+    assert [learned["low"], learned["high"]] == pytest.approx([1, np.e**4])
+    single = project.learn(three[:1], SMALL, 1, np.random.default_rng(0))
+    assert single["std"] == [1] * 6
+
+
+def test_the_same_generator_draws_the_same_centres(three) -> None:
+    first, again = (project.learn(three, SMALL, 2, np.random.default_rng(5)) for _ in range(2))
+    assert first == again
+
+
+def test_a_new_category_is_all_zeros(three) -> None:
+    learned = project.learn(three, SMALL, 2, np.random.default_rng(0))
+    castle = project.encode(three.assign(kind="castle"), SMALL, learned)
+    assert not castle[:, 5:7].any() and np.isfinite(castle).all()
+
+
+def test_the_factor_is_the_mean_of_two_ratios() -> None:
+    assert project.smearing(np.array([2.0, 8]), np.log([2, 2])) == pytest.approx(2.5)
+
+
+def test_both_factors_come_back_from_the_file(trained, tmp_path) -> None:
+    pricer = project.load(trained / "model.pt")
+    pricer.smear, pricer.factor = 1.25, 1.5
+    project.save(tmp_path / "model.pt", project.Config(width=32), pricer)
+    again = project.load(tmp_path / "model.pt")
+    assert (again.smear, again.factor) == (1.25, 1.5)
+
+
+def test_what_is_unlike_training_is_flagged_one_reason_at_a_time(trained, houses) -> None:
+    pricer = project.load(trained / "model.pt")
+    houses = pd.concat([houses.head(1)] * 4, ignore_index=True)
+    houses.loc[1, "kind"] = "castle"
+    houses.loc[2, "area"] = 90_000
+    houses.loc[3, ["east", "north"]] = 20, 20  # the city ends at 12
+    assert pricer.unlike_training(houses).tolist() == [False, True, True, True]
+
+
+def test_the_price_is_the_middle_of_its_interval(trained, houses, tmp_path) -> None:
+    """The price of one house is the median; the factor of smearing is for sums."""
+    path = tmp_path / "mine.csv"
+    houses.to_csv(path, index=False)
+    assert run(trained, "--predict", str(path)) == 0
+    table = pd.read_csv(trained / "prices.csv")
+    middle = np.sqrt(table["low"] * table["high"])
+    np.testing.assert_allclose(table["price"], middle, rtol=1e-4)

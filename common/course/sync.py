@@ -55,7 +55,7 @@ WORDS = {
     },
 }
 _QUOTE = re.compile(
-    r"(<!-- result:([\w/.-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL
+    r"(<!-- result:([\w/.@-]+):([\w.-]+) -->)((?:(?!<!--).)*)(?=<!-- /result -->)", re.DOTALL
 )
 
 

@@ -1,8 +1,8 @@
 """Pictures with labels, and the door for pictures from elsewhere.
 
-Offline: scikit-learn's 8x8 digits, 5,000 real MNIST digits. By --data: MNIST, Fashion-MNIST and
-CIFAR-10. Every set has three parts: training data trains, validation data chooses, and `test()`
-reports: it counts its calls.
+Offline: scikit-learn's 8x8 digits, 5,000 real MNIST digits, drawn shapes. By --data: MNIST,
+Fashion-MNIST and CIFAR-10. Every set has three parts: training data trains, validation data
+chooses, and `test()` reports: it counts its calls.
 """
 
 import gzip
@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from common.config import LessonConfig
+from common.data.shapes import KINDS, SIZES, draw_parts
 from common.data.sources import Part, Source, damaged, find, shipped
 from common.errors import LessonError
 from common.record import current
@@ -40,6 +41,7 @@ FASHION = (
     "ankle boot",
 )
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DRAWN = ("shapes", "shapes-hard")  # common/data/shapes.py has their boxes and masks too
 TINY = (300, 100, 100)  # training, validation and test pictures of a tiny run
 
 
@@ -106,6 +108,10 @@ def load_images(cfg: LessonConfig, name: str | None = None, split_seed: int = 0)
             cfg.tiny,
             brightest=16,
         )
+    if name in DRAWN:
+        train, val, test = draw_parts(cfg, name, split_seed, SIZES)
+        pairs = [(part.x, part.labels[:, 0]) for part in (train, val, test)]
+        return ImageSet(name, KINDS, *pairs[0], *pairs[1], pairs[2])
     source, shape, classes = SETS[name]
     path = find(source, cfg.data_dir)
     arrays = _read(source, path, shape)

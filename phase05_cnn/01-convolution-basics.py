@@ -1,0 +1,332 @@
+"""5.1 Convolution: one small filter, used everywhere
+卷积基础：一个小滤波器，用在每个位置
+
+You will be able to answer
+    1. What does a convolution compute?            show_loops     by-hand, loops
+    2. What does a filter answer to?               show_edges     ramp, light
+    3. How does it become one matrix product?      show_im2col    grid, faster
+    4. How does a gradient find its way back?      show_backward  matrix, transposed, gradients
+    5. What follows from using it everywhere?      show_shift     circular, inside, border
+Predict   zeros: a 3x3 convolution written as a matrix, 12x15 pixels in: what share of it is 0?
+Run       python phase05_cnn/01-convolution-basics.py                      about 5 s
+Needs     -
+Reference F.conv2d, F.conv_transpose2d, F.unfold, F.fold
+Notation  B batch  C input channels  O output channels  H W picture  KH KW filter  G groups
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_sample_image
+from torch import Tensor
+
+from common.checks import check, check_close, timed
+from common.config import LessonConfig, main, param
+from common.figures import new_figure, plot_images, save_figure
+from common.record import current
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    data: str = param("photograph", "data set", choices=("photograph",))
+    every: int = param(2, "keep every n-th pixel of the photograph", tiny=6)
+    side: int = param(32, "rows of the picture on which the loops are timed", tiny=8, low=8)
+
+
+def output_size(size: int, kernel: int, stride: int, padding=0, dilation=1) -> int:
+    """At how many places a filter can lie along one side of a picture."""
+    reach = dilation * (kernel - 1) + 1  # from its first to its last pixel
+    room = size + 2 * padding - reach
+    return room // stride + 1
+
+
+def conv2d_loops(x: Tensor, weight: Tensor, stride=1, padding=0) -> Tensor:
+    """x (B, C, H, W), weight (O, C, KH, KW) -> (B, O, places down, places across)."""
+    # practice: The definition
+    x = F.pad(x, [padding] * 4)  # a frame of zeros
+    height, width = weight.shape[2:]
+    rows = output_size(x.shape[2], height, stride)
+    columns = output_size(x.shape[3], width, stride)
+
+    output = x.new_zeros(len(x), len(weight), rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            top = row * stride
+            left = column * stride
+            window = x[:, :, top : top + height, left : left + width]  # (B, C, KH, KW)
+            for channel, kernel in enumerate(weight):
+                # The same weights at every place: nothing here depends on row and column.
+                output[:, channel, row, column] = (window * kernel).sum(dim=(1, 2, 3))
+    return output
+    # end practice
+
+
+def show_loops(cfg: Config) -> None:
+    print("\n[1] Lay the filter on the picture, multiply, add up, move on")
+    picture = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
+    kernel = torch.tensor([[1.0, 0.0], [2.0, -1.0]])
+    ours = conv2d_loops(picture[None, None], kernel[None, None])
+    text = "[1 2 0; 0 1 3] under [1 0; 2 -1] gives 0 and 1, as on paper"
+    check_close("by-hand", text, ours, [[[[0.0, 1.0]]]])
+
+    x = torch.randn(2, 3, 9, 12).double()
+    weight = torch.randn(4, 3, 3, 2).double()
+    settings = list(itertools.product([1, 2, 3], [0, 1, 2]))
+    loops = [conv2d_loops(x, weight, stride, padding) for stride, padding in settings]
+    theirs = [F.conv2d(x, weight, None, stride, padding) for stride, padding in settings]
+    text = f"torch's convolution, with {len(settings)} pairs of stride and padding"
+    check_close("loops", text, flat(loops), flat(theirs))
+
+
+def sobel() -> tuple[Tensor, Tensor]:
+    """Right minus left, and bottom minus top; the middle counts twice. Both (1, 1, 3, 3)."""
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]).double()
+    return across[None, None], across.T[None, None]
+
+
+def show_edges(cfg: Config, photo: Tensor) -> None:
+    print("\n[2] Sobel's filters: right minus left, and bottom minus top")
+    across, down = sobel()
+    ramp = 3.0 * torch.arange(12).expand(8, 12)[None, None].double()
+    answers = torch.cat([conv2d_loops(ramp, across), conv2d_loops(ramp, down)], dim=1)
+    wanted = torch.stack([torch.full((6, 10), 24.0), torch.zeros(6, 10)])[None].double()
+    text = "brightness rises by 3 a column: one answers 4 · 3 · 2 = 24 everywhere, the other 0"
+    check_close("ramp", text, answers, wanted)
+
+    patch = photo[:, :, :30, :30]
+    brighter = conv2d_loops(patch + 0.5, across)
+    text = "a photograph under more light has the same edges, up to {}"
+    check_close("light", text, brighter, conv2d_loops(patch, across))
+
+
+def positions(size: int, kernel: int, stride: int, dilation: int) -> Tensor:
+    """Along one side: where each pixel of the filter lies, at each place. (kernel, places)"""
+    places = stride * torch.arange(output_size(size, kernel, stride, 0, dilation))
+    return dilation * torch.arange(kernel)[:, None] + places
+
+
+def windows(x: Tensor, kernel: torch.Size, stride: int, dilation: int) -> Tensor:
+    """All that the filter ever lies on. (B, C, H, W) -> (B, C, KH, KW, places down, across)."""
+    rows = positions(x.shape[2], kernel[0], stride, dilation)
+    columns = positions(x.shape[3], kernel[1], stride, dilation)
+    return x[:, :, rows[:, None, :, None], columns[None, :, None, :]]
+
+
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor, stride=1, padding=0, dilation=1, groups=1
+) -> Tensor:
+    """x (B, C, H, W), weight (O, C / groups, KH, KW), bias (O,) -> (B, O, places down, across)."""
+    # practice: One matrix product
+    x = F.pad(x, [padding] * 4)
+    patches = windows(x, weight.shape[2:], stride, dilation)
+    size = patches.shape[4:]
+
+    # Each place becomes a column. A group of filters reads its own share of the channels.
+    columns = patches.reshape(len(x), groups, -1, size.numel())  # (B, G, C/G · KH · KW, places)
+    filters = weight.reshape(groups, len(weight) // groups, -1)  # (G, O/G, C/G · KH · KW)
+    output = filters @ columns  # (B, G, O/G, places)
+    return output.reshape(len(x), len(weight), *size) + bias[:, None, None]
+    # end practice
+
+
+def show_im2col(cfg: Config) -> float:
+    print("\n[3] Copy every window into a column, and the filters become one matrix")
+    ours = []
+    theirs = []
+    for x, weight, bias, options in cases():
+        ours.append(conv2d(x, weight, bias, **options))
+        theirs.append(F.conv2d(x, weight, bias, **options))
+    text = f"torch's for {len(ours)} settings of stride, padding, dilation and groups"
+    check_close("grid", text, flat(ours), flat(theirs))
+
+    x = torch.randn(4, 3, cfg.side, cfg.side + 8)
+    weight = torch.randn(8, 3, 3, 3)
+    bias = torch.zeros(8)
+    size = f"{cfg.side}x{cfg.side + 8}"
+    text = f"on 4 pictures of {size} the product is {{}} times faster than the loops"
+    slow = functools.partial(conv2d_loops, x, weight)
+    fast = functools.partial(conv2d, x, weight, bias)
+    return timed("faster", text, slow, fast, at_least=30, repeats=3)
+
+
+def conv2d_transposed(
+    y: Tensor, weight: Tensor, size: torch.Size, stride=1, padding=0, dilation=1, groups=1
+) -> Tensor:
+    """The way back: y (B, O, places down, across) -> (B, C, *size), the weights as in conv2d.
+
+    Each number of y goes back to the pixels that it was made of, each by the same weight.
+    """
+    # practice: The way back
+    channels, *kernel = weight.shape[1:]
+    filters = weight.reshape(groups, len(weight) // groups, -1)
+    columns = filters.mT @ y.reshape(len(y), groups, -1, y.shape[2:].numel())
+    patches = columns.reshape(len(y), groups * channels, *kernel, *y.shape[2:])
+
+    height, width = size
+    x = y.new_zeros(len(y), groups * channels, height + 2 * padding, width + 2 * padding)
+    rows = positions(x.shape[2], kernel[0], stride, dilation)
+    columns = positions(x.shape[3], kernel[1], stride, dilation)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            # A pixel that lay under several places gets a sum.
+            x[:, :, rows[i][:, None], columns[j]] += patches[:, :, i, j]
+    return x[:, :, padding : padding + height, padding : padding + width]
+    # end practice
+
+
+def conv2d_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss differentiated by the output, grad (B, O, …) -> by x, by weight, by bias."""
+    # practice: Gradients
+    grad_x = conv2d_transposed(grad, weight, x.shape[2:], stride, padding, dilation, groups)
+
+    # A weight meets another pixel at every place: its gradient is a sum over places and batch.
+    patches = windows(F.pad(x, [padding] * 4), weight.shape[2:], stride, dilation)
+    places = patches.shape[4:].numel()
+    columns = patches.reshape(len(x), groups, -1, places)  # (B, G, C/G · KH · KW, places)
+    by_output = grad.reshape(len(x), groups, -1, places)  # (B, G, O/G, places)
+    grad_weight = (by_output @ columns.mT).sum(dim=0).reshape(weight.shape)
+
+    grad_bias = grad.sum(dim=(0, 2, 3))
+    return grad_x, grad_weight, grad_bias
+    # end practice
+
+
+def show_backward(cfg: Config) -> dict[str, float]:
+    print("\n[4] A convolution is a product with a large matrix; the way back uses its transpose")
+    weight = torch.arange(1.0, 10.0).double().reshape(1, 1, 3, 3)
+    matrix = as_matrix(weight, 12, 15)  # (places, pixels)
+    zeros = (matrix == 0).double().mean().item()
+    numbers = len(matrix.unique()) - 1
+    print(f"  from 12x15 pixels to 10x13 places: {matrix.numel():,} numbers, {zeros:.1%} are 0;")
+    print(f"  the others are copies of {numbers} weights, the same in every row")
+
+    y = torch.randn(1, 1, 10, 13).double()
+    ours = conv2d_transposed(y, weight, torch.Size([12, 15]))
+    text = "the transposed matrix times an output: spread back by hand, up to {}"
+    check_close("matrix", text, ours.flatten(), matrix.T @ y.flatten())
+
+    spread = []
+    theirs = []
+    ours = []
+    wanted = []
+    for x, weight, bias, options in cases():
+        y = torch.randn(3, 6, 4, 5).double()
+        theirs.append(F.conv_transpose2d(y, weight, **options))
+        spread.append(conv2d_transposed(y, weight, theirs[-1].shape[2:], **options))
+
+        inputs = [each.requires_grad_() for each in (x, weight, bias)]
+        output = F.conv2d(x, weight, bias, **options)
+        grad = torch.randn_like(output)
+        wanted += torch.autograd.grad(output, inputs, grad)
+        ours += conv2d_backward(grad, x, weight, **options)
+    text = f"torch's transposed convolution, for the {len(spread)} settings"
+    check_close("transposed", text, flat(spread), flat(theirs))
+    text = "gradients of input, weights and bias are autograd's for all of them"
+    check_close("gradients", text, flat(ours), flat(wanted))
+    return {"zeros": zeros}
+
+
+def show_shift(cfg: Config, photo: Tensor) -> dict[str, float]:
+    print("\n[5] Translation equivariance: move the picture, and the answers move along")
+    weight = torch.randn(16, 1, 3, 3).double()
+    bias = torch.zeros(16).double()
+
+    # On a ring there is no border: what leaves on the right comes in on the left.
+    ring = F.pad(photo, [1] * 4, mode="circular")
+    moved = F.pad(photo.roll((5, -7), dims=(2, 3)), [1] * 4, mode="circular")
+    text = "on a ring: first moved, then filtered is first filtered, then moved"
+    after = conv2d(ring, weight, bias).roll((5, -7), dims=(2, 3))
+    check_close("circular", text, conv2d(moved, weight, bias), after)
+
+    # Two cuttings of one photograph: pixel (0, 0) of the second is pixel (5, 7) of the first.
+    first = conv2d(photo[:, :, :40, :50], weight, bias, padding=1)[:, :, 5:, 7:]
+    second = conv2d(photo[:, :, 5:40, 7:50], weight, bias, padding=1)
+    text = "two overlapping cuttings: inside, the same spot has the same answer"
+    check_close("inside", text, second[:, :, 1:, 1:], first[:, :, 1:, 1:])
+    edge = torch.cat([(second - first)[:, :, 0].flatten(), (second - first)[:, :, 1:, 0].flatten()])
+    off = (edge.abs().mean() / first.abs().mean()).item()
+    text = "at a border of zeros it is off by {} times a usual answer"
+    check("border", text, off, above=0.2)
+    return {"border": off}
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def cases() -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, int]]]:
+    """Input, weights, bias and options: every combination of a few settings, in float64."""
+    settings = itertools.product([1, 2, 3], [0, 1, 2], [1, 2], [1, 2])
+    for stride, padding, dilation, groups in settings:
+        x = torch.randn(3, 4, 9, 11).double()
+        weight = torch.randn(6, 4 // groups, 3, 2).double()
+        bias = torch.randn(6).double()
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        yield x, weight, bias, options
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def as_matrix(weight: Tensor, height: int, width: int) -> Tensor:
+    """The matrix that does the same to a flattened picture. (places, pixels)"""
+    unit_pictures = torch.eye(height * width).double().reshape(-1, 1, height, width)
+    answers = conv2d(unit_pictures, weight, torch.zeros(1).double())
+    return answers.flatten(start_dim=1).T
+
+
+def load_photo(cfg: Config) -> Tensor:
+    """A photograph in grey, from 0 to 1. (1, 1, H, W)"""
+    current().use_data("photograph", "china.jpg from the package scikit-learn")
+    picture = torch.tensor(load_sample_image("china.jpg"))[:: cfg.every, :: cfg.every]
+    return picture.double().mean(dim=2)[None, None] / 255
+
+
+def draw_edges(cfg: Config, photo: Tensor) -> None:
+    across, down = (conv2d(photo, kernel, torch.zeros(1).double()) for kernel in sobel())
+    figure, axes = new_figure(1, 3, size=(15, 3.9))
+    pictures = [1 - photo[0, 0], across[0, 0].abs(), down[0, 0].abs()]
+    titles = [
+        "the photograph",
+        "right minus left: vertical edges",
+        "bottom minus top: horizontal edges",
+    ]
+    for axis, picture, title in zip(axes, pictures, titles):
+        plot_images(axis, [picture.numpy()], [title])
+    figure.suptitle("A filter answers where the picture looks like the filter", fontweight="bold")
+    save_figure(figure, cfg.out / "edges")
+
+
+def draw_matrix(cfg: Config) -> None:
+    weight = torch.arange(1.0, 10.0).double().reshape(1, 1, 3, 3)
+    matrix = as_matrix(weight, 5, 7)
+    figure, axis = new_figure(size=(8.5, 4.4))
+    image = axis.imshow(matrix.masked_fill(matrix == 0, torch.nan), vmin=1, vmax=9)
+    figure.colorbar(image, label="number of the weight")
+    axis.grid(False)
+    axis.set(xlabel="pixel of a 5x7 picture, row by row", ylabel="place of the filter")
+    axis.set_title("As a matrix: nine numbers in each row, the rest is 0")
+    save_figure(figure, cfg.out / "matrix")
+
+
+def run(cfg: Config) -> dict[str, float]:
+    photo = load_photo(cfg)
+    show_loops(cfg)
+    show_edges(cfg, photo)
+    speedup = show_im2col(cfg)
+    share = show_backward(cfg)
+    border = show_shift(cfg, photo)
+    draw_edges(cfg, photo)
+    draw_matrix(cfg)
+    return {"speedup": speedup, **share, **border}
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)
