@@ -329,7 +329,7 @@ def draw_rates(cfg: Config, scores: dict[str, list], after: dict[int, list]) -> 
     for size, row in after.items():
         right.plot([str(size)] * len(row), row, "o", color=BLUE)
     right.set(xlabel="samples in the step", ylim=(0, 1.1))
-    right.set_title("One more step: a small batch ruins the net")
+    right.set_title("One more step at rate 1: few samples ruin the net")
     save_figure(figure, cfg.out / "rates")
 
 

@@ -296,7 +296,7 @@ def draw_runs(cfg: Config, runs: list[Run], rows: dict[int, tuple[float, float]]
     for patience, x, y in zip(rows, spent, excess):
         right.annotate(f"patience {patience}", (x, y), (10, 2), textcoords="offset points")
     right.set(xlabel="epochs trained", ylabel="best loss / lowest of all epochs")
-    right.set(title="Ten epochs of patience find the lowest loss", xlim=(0, 1.3 * spent[-1]))
+    right.set(title="Ten epochs of patience nearly find the lowest loss", xlim=(0, 1.3 * spent[-1]))
     save_figure(figure, cfg.out / "runs")
 
 
