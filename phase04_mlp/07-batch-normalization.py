@@ -7,7 +7,7 @@ You will be able to answer
     3. How do layer, group and RMS norm differ?        show_others  groups, alone, companions
     4. What does a deep net gain from it?  show_rates  overfits, plain, diverges, fast, depends
     5. What if a batch has only three samples?         show_small   threes, short
-Predict   short: what accuracy is left of 0.97 after one step from 3 samples that the net knows?
+Predict   short: what accuracy is left of 0.96 after one step from 3 samples that the net knows?
 Run       python phase04_mlp/07-batch-normalization.py                     about 30 s
 Needs     phase03_pytorch/09-training-loop
 Reference nn.BatchNorm1d, F.layer_norm, F.group_norm, F.rms_norm

@@ -6,7 +6,7 @@ You will be able to answer
     2. What does the state know of the past?           show_state  past, resumed
     3. How are layers stacked, and is this torch's?    show_stack  states
     4. Which weights make a cell tell odd from even?   show_paper  five-bits, never-wrong
-    5. Can training find them?   show_learn  overfits, depends, rnn, mlp, end, longer
+    5. Can training find them?   show_learn  last, overfits, depends, rnn, mlp, end, longer
 Predict   mlp: it sees all 10 bits at once; what share of the strings it has not seen is right?
 Run       python phase06_rnn/01-rnn-basics.py                              about 25 s
 Needs     -
@@ -209,6 +209,9 @@ def show_learn(cfg: Config) -> tuple[list[Tensor], dict[str, float]]:
     seen, unseen = strings.chunk(2)
 
     fresh = OddEven(cfg.hidden_dim)
+    last = F.binary_cross_entropy_with_logits(fresh(seen)[:, -1], seen.sum(dim=1) % 2)
+    text = "a loss at the end only is that of the last answer"
+    check_close("last", text, odd_even_loss(fresh, seen, only_end=True), last)
     adam = torch.optim.Adam(fresh.parameters(), lr=0.02)
     text = "8 strings can be memorised: loss {}"
     overfits("overfits", text, fresh, seen[:8], odd_even_loss, adam, steps=200)

@@ -4,9 +4,9 @@
 You will be able to answer
     1. What does a step back do to a gradient?   show_back    by-hand
     2. At what rate does it shrink or grow?      show_rate    orthogonal, gaussian, tanh, above-one
-    3. What tames a gradient that explodes?      show_clip    clipped, cliff
+    3. What tames a gradient that explodes?      show_clip    clipped, kept, cliff
     4. How far back does a new RNN see?          show_reach   reach, farther
-    5. What does it then not learn?              show_adding  overfits, depends, short, near, long
+    5. What does it then not learn?   show_adding  halves, overfits, depends, short, near, long
 Predict   long: an RNN adds two numbers out of 100; guessing has the error 0.167, and the RNN?
 Run       python phase06_rnn/03-vanishing-gradient.py                      about 30 s
 Needs     phase04_mlp/09-weight-init, phase06_rnn/01-rnn-basics
@@ -138,6 +138,9 @@ def show_clip(cfg: Config) -> None:
     clipped = torch.stack([p.grad for p in parameters])
     text = "gradients 3 and 4, together of norm 5: clipped to 1 they are 0.6 and 0.8"
     check_close("clipped", text, clipped, torch.tensor([0.6, 0.8]))
+    clip_gradients(parameters, max_norm=3.0)
+    kept = torch.stack([p.grad for p in parameters])
+    check_close("kept", "with a limit of 3 they stay as they are", kept, clipped)
 
     print("  one weight, fifty steps: h = w⁵⁰, and the loss is (h − 0.5)²; at w = 1.05 it is 120")
     for max_norm in [1.0, math.inf]:
@@ -220,6 +223,11 @@ def squared_error(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def show_adding(cfg: Config) -> tuple[dict[str, list[float]], dict[str, float]]:
     print(f"\n[5] Add the two marked numbers: {cfg.steps} steps of Adam on new sequences")
+    x, _ = adding_problem(1000, SHORT, torch.Generator().manual_seed(cfg.seed))
+    by_half = x[:, :, 1].reshape(1000, 2, SHORT // 2).sum(dim=2)
+    text = "in each half one number is marked, and each place is in some sequence"
+    check("halves", text, (by_half == 1).all() and x[:, :, 1].any(dim=0).all())
+
     x, y = adding_problem(32, SHORT, torch.Generator().manual_seed(cfg.seed + 1000))
     model = make_rnn(cfg)
     adam = torch.optim.Adam(model.parameters(), lr=0.02)

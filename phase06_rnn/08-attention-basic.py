@@ -226,7 +226,7 @@ def show_reversal(cfg: Config) -> tuple[nn.Module, dict[str, dict[int, float]]]:
     text = "from one vector {} of the letters are right, in strings of 20"
     expect("plain", text, curves["plain"][20], below=0.5)
     gain = curves["plain, 2x steps"][10] - curves["plain"][10]
-    text = "twice the steps add {} in strings of 10: there it is slow, not unable"
+    text = "twice the steps add {} in strings of 10: there it had not finished learning"
     expect("slow", text, gain, at_least=0.05)
     text = "with Luong's attention {} are right, in strings of 20"
     expect("looking", text, curves["attention"][20], at_least=0.9)
@@ -322,7 +322,7 @@ def draw_looks(cfg: Config, curves: dict, looks: list[Tensor]) -> None:
     axes[0].axvline(30, color=GREY, linestyle="--", label="longest in training")
     axes[0].axhline(1 / 26, color=GREY, linestyle=":", label="chance")
     axes[0].set(xlabel="letters in the string", ylabel="share of letters right", ylim=(0, 1.05))
-    axes[0].set_title("From one vector: slow to learn, slower with length")
+    axes[0].set_title("From one vector: the longer, the fewer right")
     axes[0].legend(loc="center right", bbox_to_anchor=(1, 0.6), frameon=True, edgecolor="white")
     titles = ("Both ends: the letter to write", "Left only: the one read after it")
     for axis, weights, title in zip(axes[1:], looks, titles):

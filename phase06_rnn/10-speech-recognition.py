@@ -331,7 +331,7 @@ def draw_hearing(cfg: Config, data: SpeechSet, model: nn.Module) -> None:
     top.imshow(batch[0][0].T.numpy(), aspect="auto", origin="lower", zorder=1)
     top.set(title=f"Given: {said}", xlabel="frame (10 ms)", ylabel="mel band")
     bottom.plot(probs[:, shown], "o-", label=[("blank", *data.words)[symbol] for symbol in shown])
-    bottom.set(title="Answered: a spike for each word", xlabel="step (40 ms)", ylabel="probability")
+    bottom.set(title="Answered: words and blanks", xlabel="step (40 ms)", ylabel="probability")
     bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(figure, cfg.out / "hearing")
 
