@@ -6,7 +6,7 @@ You will be able to answer
     2. Why do the parts of all steps add up?            show_parity    copies, gradients
     3. What does truncation leave out?                  show_window    one-step, detach
     4. What does detach() keep, and what does it cut?   show_cut       kept, cut
-    5. What is then not learned?     show_echo  overfits, depends, long, short, threshold
+    5. What is then not learned?     show_echo  carried, overfits, depends, long, short, threshold
 Predict   short: an input has to be repeated 8 steps later; the accuracy with a window of 5?
 Run       python phase06_rnn/02-bptt.py                                    about 20 s
 Needs     phase06_rnn/01-rnn-basics
@@ -218,6 +218,10 @@ def show_echo(cfg: Config) -> tuple[dict[int, list[float]], dict[str, float]]:
     test = random_signs(32, 500, generator)
 
     fresh = Echo(cfg.hidden_dim)
+    losses = train(fresh, test, window=4, lr=0.0)
+    whole = echo_loss(fresh(test)[0][:, LAG:], test[:, :-LAG])
+    text = "without learning, windows of 4 give the loss of the stream read as a whole"
+    check_close("carried", text, torch.tensor(losses).mean(), whole)
     adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
     text = "8 pieces of 20 steps can be memorised: loss {}"
     overfits("overfits", text, fresh, test[:8, :20], loss_of, adam, steps=200)
