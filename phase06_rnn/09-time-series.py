@@ -120,8 +120,8 @@ def mase(error: np.ndarray, history: np.ndarray, horizon: int, season: int) -> f
 
 def show_naive() -> None:
     print("\n[2] An error in units of what the last season would have given")
-    found = mase(np.array([3.0, -1]), np.array([0.0, 2, 8, 1, 5]), horizon=1, season=2)
-    check_close("mase", "errors 3, -1, where naive ones were 8, -1, -3: MASE 2/4", found, 0.5)
+    found = mase(np.array([3.0, -2]), np.array([0.0, 2, 8, 1, 5, 4, 9]), horizon=2, season=3)
+    check_close("mase", "errors 3, -2, where naive ones were 3, -4, 8: MASE 2.5/5", found, 0.5)
 
 
 def fit_ar(order: int, horizon: int, known: np.ndarray) -> Forecast:
