@@ -136,6 +136,7 @@ def refused(path, words: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_kill_9_then_resume_gives_the_same_weights_bit_for_bit(tmp_path):
     script = tmp_path / "killed.py"

@@ -201,6 +201,7 @@ def usual(tmp_path_factory) -> tuple[bytes, bytes, str]:
     return draw(tmp_path_factory.mktemp("usual") / "here")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "backend",
     ["module://matplotlib_inline.backend_inline", "module://nowhere", "nonsense", "qtagg"],

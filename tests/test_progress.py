@@ -1149,6 +1149,7 @@ def foreign(text: str, files: set[str]) -> list[str]:
     return [line for line in kept if line.strip()]
 
 
+@pytest.mark.full
 @examples(50)
 @given(edits=EDITS)
 @example(

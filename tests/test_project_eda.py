@@ -448,6 +448,7 @@ def test_separators_are_found(tmp_path: Path, separator: str) -> None:
     assert "x (10), y (10), z (10)" in examine(report(tmp_path)).text
 
 
+@pytest.mark.full
 def test_ten_thousand_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(big_header(10_000))
     assert run(tmp_path, "--csv", tmp_path / "t.csv", "--columns", 6, "--target", "c9999") == 0
@@ -742,6 +743,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     examine(report(tmp_path / "out"))
 
 
+@pytest.mark.full
 def test_large_tables_are_quick(tmp_path: Path, monkeypatch, capsys) -> None:
     """20,000 rows by 51 columns took 12 CPU-seconds. The bound is generous: machines differ."""
     rng = np.random.default_rng(0)
@@ -1008,6 +1010,7 @@ def packaged(name: str, folder: Path) -> Path:
     return save(folder / f"{name}.csv", frame)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name, target", PACKAGED.items(), ids=PACKAGED)
 def test_figures_of_packaged_tables(tmp_path: Path, monkeypatch, name: str, target) -> None:
     check_figures(tmp_path, monkeypatch, packaged(name, tmp_path), target)

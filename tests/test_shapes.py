@@ -285,6 +285,7 @@ def test_load_images_draws_ten_thousand_within_seconds():
 # ---- how difficult
 
 
+@pytest.mark.full
 @each_single
 def test_place_colour_and_size_do_not_give_the_class_away(name):
     """Nor does the ground's colour. A forest knows no more from all of them than chance."""
@@ -300,6 +301,7 @@ def test_place_colour_and_size_do_not_give_the_class_away(name):
     assert forest.score(told(test), test.labels[:, 0]) < 0.15
 
 
+@pytest.mark.full
 @each_single
 def test_majority_linear_model_and_nearest_neighbour_stay_far_below_a_network(name):
     train, test = draw(3000, RECIPES[name], 21), draw(1000, RECIPES[name], 22)
@@ -395,6 +397,7 @@ def mean_ap50(found: list[tuple], data: Scenes, kinds: int) -> float:
     return float(np.mean(areas))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name, most", [("scenes", 0.7), ("scenes-hard", 0.4)])
 def test_threshold_and_connected_components_on_scenes(name, most):
     """Every patch is named by how much of its box it fills, as the kinds do on average."""
