@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from engine import Engine, Job
 
+from common import record
+
 AGEING = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
 ENGINE = pytest.StashKey[Engine]()
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory]()
@@ -32,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: runs only with --all")
     for kind in AGEING:
         config.addinivalue_line("filterwarnings", rf"error::{kind}:(common|phase\d\d_\w+)(\..*)?$")
+
+
+@pytest.fixture(autouse=True)
+def _no_record_of_the_test_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run within a test leaves its record behind: a tiny one would make later figures tiny."""
+    monkeypatch.setattr(record, "_current", record.Record())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
