@@ -221,7 +221,8 @@ def show_instead(cfg: Config, x: Tensor, y: Tensor) -> dict[str, np.ndarray]:
     check_close("tenth", text, beside, ridge(columns, target, 0.05))
 
     # Full batches: at rest Adam's step is the sign of the gradient, and decay balances it.
-    adamw = descend(optimizers.Adam, x, y, 6 * batches, lr=1e-3, l2=0.0, decay=10.0).numpy()
+    adamw = descend(optimizers.Adam, x, y, 6 * batches, lr=1e-3, l2=0.0, decay=10.0)
+    adamw = adamw.detach().numpy()
     box = lsq_linear(columns, target, bounds=(-0.1, 0.1)).x
     to_box = np.abs(adamw - box).max()
     to_ridge = np.abs(adamw - ridge(columns, target, 10.0)).max()

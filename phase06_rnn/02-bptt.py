@@ -6,7 +6,7 @@ You will be able to answer
     2. Why do the parts of all steps add up?            show_parity    copies, gradients
     3. What does truncation leave out?                  show_window    one-step, detach
     4. What does detach() keep, and what does it cut?   show_cut       kept, cut
-    5. What is then not learned?     show_echo  carried, overfits, depends, long, short, threshold
+    5. What is not learned?  show_echo  once, carried, overfits, depends, long, short, threshold
 Predict   short: an input has to be repeated 8 steps later; the accuracy with a window of 5?
 Run       python phase06_rnn/02-bptt.py                                    about 20 s
 Needs     phase06_rnn/01-rnn-basics
@@ -125,11 +125,9 @@ def show_parity(cfg: Config) -> None:
     text = "twelve layers with a W_hh each: their gradients add up to ours for the shared one"
     check_close("copies", text, ours["weight_hh"], torch.stack(parts).sum(dim=0))
 
-    wanted = [*cell.parameters(), x, h0]
-    theirs = torch.autograd.grad((states[:, 1:] * d_outputs).sum(), wanted)
+    theirs = torch.autograd.grad((states[:, 1:] * d_outputs).sum(), [*cell.parameters(), x, h0])
     text = "the gradients of all weights, inputs and the first state are those of torch.autograd"
-    ours = flat([weights_of(ours), ours["x"], ours["h0"]])
-    check_close("gradients", text, ours, flat(theirs))
+    check_close("gradients", text, in_order(ours), flat(theirs))
 
 
 def show_window(cfg: Config) -> None:
@@ -149,16 +147,14 @@ def show_window(cfg: Config) -> None:
         loss = loss + (h * d_outputs[:, t]).sum()
     theirs = torch.autograd.grad(loss, [*cell.parameters(), x, h0])
     text = "60 steps, window 7: torch's gradients with h.detach() after every seventh step"
-    ours = flat([weights_of(ours), ours["x"], ours["h0"]])
-    check_close("detach", text, ours, flat(theirs))
+    check_close("detach", text, in_order(ours), flat(theirs))
 
 
 def show_cut(cfg: Config) -> None:
     print("\n[4] Ten steps, and h.detach() after the fifth")
     cell, x, h0, _ = random_case(cfg.hidden_dim, 10, cfg.seed)
     whole = unroll(cell, x, h0)[:, -1]
-    h = unroll(cell, x[:, :5], h0)[:, -1]
-    h = h.detach()
+    h = unroll(cell, x[:, :5], h0)[:, -1].detach()
     last = unroll(cell, x[:, 5:], h)[:, -1]
     check_close("kept", "the numbers go on: the last state is the same as without it", last, whole)
 
@@ -222,13 +218,18 @@ def show_echo(cfg: Config) -> tuple[dict[int, list[float]], dict[str, float]]:
     whole = echo_loss(fresh(test)[0][:, LAG:], test[:, :-LAG])
     text = "without learning, windows of 4 give the loss of the stream read as a whole"
     check_close("carried", text, torch.tensor(losses).mean(), whole)
+
+    bias = fresh.head.bias.item()
+    train(fresh, torch.ones(1, LAG + 400), window=4, lr=1e-5)
+    text = "100 windows that pull alike move the bias by {} steps of Adam: each counts once"
+    check("once", text, (fresh.head.bias.item() - bias) / 1e-5, at_least=98, at_most=101)
+
     adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
     text = "8 pieces of 20 steps can be memorised: loss {}"
     overfits("overfits", text, fresh, test[:8, :20], loss_of, adam, steps=200)
     echoed = fresh(test[:8, :20])[0][:, LAG:] > 0
     wanted = test[:8, : 20 - LAG] > 0
-    text = "and the echo then follows the bits"
-    depends_on_input("depends", text, echoed.flatten(), wanted.flatten())
+    depends_on_input("depends", "the echo follows the bits", echoed.flatten(), wanted.flatten())
 
     windows = (5, 8, 12, 20) if cfg.tiny else (2, 5, 8, 9, 12, 20)
     scores = {window: [] for window in windows}
@@ -258,8 +259,7 @@ def show_echo(cfg: Config) -> tuple[dict[int, list[float]], dict[str, float]]:
 def two_steps(window: int | None) -> dict[str, Tensor]:
     """The gradients of the case by hand: one unit, both weights 0.5, both inputs 1."""
     cell = RNNCell(1, 1)
-    values = {"weight_ih": [[0.5]], "weight_hh": [[0.5]], "bias_ih": [0.0], "bias_hh": [0.0]}
-    basics.set_weights(cell, **values)
+    basics.set_weights(cell, weight_ih=[[0.5]], weight_hh=[[0.5]], bias_ih=[0.0], bias_hh=[0.0])
     x = torch.ones(1, 2, 1)
     states = unroll(cell, x, torch.zeros(1, 1))
     return bptt(cell, x, states, d_outputs=torch.tensor([[[0.0], [1.0]]]), window=window)
@@ -278,8 +278,9 @@ def flat(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def weights_of(grads: dict[str, Tensor]) -> Tensor:
-    return flat([grads[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")])
+def in_order(grads: dict[str, Tensor]) -> Tensor:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "x", "h0")
+    return flat([grads[name] for name in names])
 
 
 def random_signs(n: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -287,8 +288,7 @@ def random_signs(n: int, steps: int, generator: torch.Generator) -> Tensor:
 
 
 def loss_of(model: Echo, signs: Tensor) -> Tensor:
-    logits, _ = model(signs)
-    return echo_loss(logits[:, LAG:], signs[:, :-LAG])
+    return echo_loss(model(signs)[0][:, LAG:], signs[:, :-LAG])
 
 
 @torch.no_grad()

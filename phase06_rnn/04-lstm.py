@@ -324,14 +324,14 @@ def draw_curves(cfg: Config, reaches: dict[str, Tensor], losses: dict[str, list]
 
 
 def draw_selection(cfg: Config, slopes: dict[str, Tensor], is_marked: Tensor) -> None:
-    figure, axes = new_figure(1, 2, size=(12.8, 3.4), sharey=True)
+    figure, axes = new_figure(1, 2, size=(12.8, 3.4))
     colours = [BLUE if mark else GREY for mark in is_marked]
-    titles = ["On the plateau no number counts yet", "In the end the marked ones count"]
+    titles = ["Plateau: thousandths, marked or not", "In the end the marked ones count"]
     for axis, title, (step, by_number) in zip(axes, titles, slopes.items()):
         axis.bar(range(len(is_marked)), by_number, color=colours)
         axis.set(xlabel="step of one sequence", title=f"{title} (step {step})")
     axes[0].set_ylabel("effect on the answer")
-    axes[0].text(0, 0.9, "blue: the two marked numbers", color=BLUE)
+    axes[1].text(20, 0.85, "blue: the two marked numbers", color=BLUE)
     save_figure(figure, cfg.out / "selection")
 
 

@@ -82,8 +82,7 @@ def show_mel(cfg: Config) -> None:
     loudest = []
     for hertz in (200, 300, 3200, 3300):
         tone = torch.sin(2 * math.pi * hertz * seconds)
-        mels = log_mel(tone)
-        loudest.append(mels.mean(dim=0).argmax().item())
+        loudest.append(log_mel(tone).mean(dim=0).argmax().item())
     text = f"tones of 200, 300, 3,200 and 3,300 Hz are loudest in the bands {loudest}"
     check_close("tones", text, loudest, [3, 5, 29, 29])
 
@@ -97,11 +96,11 @@ def ctc_loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor)
     """-log of the probability of all paths that collapse to the target (Graves et al. 2006).
 
     log_probs: (B, T, V), of which steps (B,) count; targets: (B, S), of which lengths (B,) count.
+    A path visits `states` (B, 2S + 1) in order, _ a _ b _, with the log probabilities `emitted`
+    (B, T, 2S + 1). Into those where `may_skip` (B, 2S + 1) it may come from two states earlier.
     """
-    # practice: The CTC forward algorithm
     samples, longest, _ = log_probs.shape
-
-    # A path visits these states in order: _ a _ b _ (blanks may be left out)
+    # practice: The states of CTC
     states = torch.full((samples, 2 * targets.size(1) + 1), BLANK)
     states[:, 1::2] = targets
     emitted = log_probs.gather(2, states[:, None].expand(-1, longest, -1))  # (B, T, 2S + 1)
@@ -109,7 +108,9 @@ def ctc_loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor)
     # Between two equal words the blank has to stay: without it they would merge.
     may_skip = torch.zeros_like(states, dtype=torch.bool)
     may_skip[:, 3::2] = targets[:, 1:] != targets[:, :-1]
+    # end practice
 
+    # practice: The CTC forward algorithm
     # alpha[b, s]: log probability of all beginnings that are in state s now
     alpha = torch.full_like(emitted[:, 0], LOG_ZERO)
     alpha[:, :2] = emitted[:, 0, :2]
@@ -145,12 +146,8 @@ def show_ctc(cfg: Config) -> None:
 
     ours = torch.autograd.grad(ours.sum(), scores, retain_graph=True)[0]
     theirs = torch.autograd.grad(theirs.sum(), scores)[0]
-    check_close(
-        "same-gradient",
-        "the gradient, of four utterances of different lengths, is torch's",
-        ours,
-        theirs,
-    )
+    text = "the gradient, of four utterances of different lengths, is torch's"
+    check_close("same-gradient", text, ours, theirs)
 
 
 def greedy(probs: Tensor) -> tuple[int, ...]:

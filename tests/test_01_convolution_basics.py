@@ -42,19 +42,35 @@ def test_weights_and_products_of_the_first_exercise() -> None:
     assert (3 * 32 * 32) * (64 * 32 * 32) == 201_326_592
 
 
-def test_with_stride_2_only_even_shifts_move_the_answers() -> None:
+def test_transposed_convolution_is_torchs() -> None:
+    for _, weight, _, options in lesson.cases():
+        y = random(3, 6, 4, 5)
+        theirs = F.conv_transpose2d(y, weight, **options)
+        ours = lesson.conv2d_transposed(y, weight, theirs.shape[2:], **options)
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_sobel_ignores_an_even_patch_and_follows_the_brightness() -> None:
+    x = random(1, 1, 8, 9)
+    for kernel in lesson.sobel():
+        output = lesson.conv2d_loops(x, kernel)
+        torch.testing.assert_close(lesson.conv2d_loops(x + 0.5, kernel), output)
+        torch.testing.assert_close(lesson.conv2d_loops(2 * x, kernel), 2 * output)
+
+
+def test_with_stride_2_only_even_shifts_move_the_output() -> None:
     x = random(1, 1, 12, 12)
     weight = random(1, 1, 3, 3)
     bias = torch.zeros(1, dtype=torch.float64)
 
-    def answers(picture: torch.Tensor) -> torch.Tensor:
+    def convolved(picture: torch.Tensor) -> torch.Tensor:
         return lesson.conv2d(F.pad(picture, [1, 1, 1, 1], mode="circular"), weight, bias, stride=2)
 
     for shift in (2, 4):
-        moved = answers(x.roll(shift, dims=3))
-        torch.testing.assert_close(moved, answers(x).roll(shift // 2, dims=3))
-    odd = answers(x.roll(1, dims=3))
-    assert not any(torch.allclose(odd, answers(x).roll(n, dims=3)) for n in range(6))
+        moved = convolved(x.roll(shift, dims=3))
+        torch.testing.assert_close(moved, convolved(x).roll(shift // 2, dims=3))
+    odd = convolved(x.roll(1, dims=3))
+    assert not any(torch.allclose(odd, convolved(x).roll(n, dims=3)) for n in range(6))
 
 
 def test_sobel_is_a_column_times_a_row() -> None:
@@ -67,7 +83,7 @@ def test_sobel_is_a_column_times_a_row() -> None:
     torch.testing.assert_close(twice, lesson.conv2d(x, across, bias))
 
 
-def test_mathematics_turns_the_filter_round() -> None:
+def test_mathematics_flips_the_filter() -> None:
     x, weight = random(7, 9), random(3, 2)
     ours = lesson.conv2d_loops(x[None, None], weight[None, None])[0, 0]
     correlated = torch.tensor(correlate2d(x, weight, "valid"))

@@ -30,6 +30,32 @@ def test_a_field_may_be_larger_than_the_picture() -> None:
     assert field(lesson.vgg16()) == 212
 
 
+def test_a_stride_counted_too_early_is_far_off_in_a_resnet() -> None:
+    """What the note says of its failure: 501 instead of 435."""
+    size = step = 1
+    for layer in resnet18():
+        step *= layer.stride
+        size += layer.dilation * (layer.kernel - 1) * step
+    assert size == 501
+
+
+def test_at_the_border_most_of_a_large_field_is_padding() -> None:
+    size, step, start = lesson.receptive_field(lesson.vgg16())
+    seen = [
+        len(set(range(start + u * step, start + u * step + size)) & set(range(224)))
+        for u in range(7)
+    ]
+    assert seen == [122, 154, 186, 212, 186, 154, 122]
+
+
+def test_doubled_dilations_are_seen_whole() -> None:
+    torch.manual_seed(0)
+    model = lesson.build(lesson.doubling(6))
+    first, last = lesson.ends(lesson.seen_pixels(model, torch.randn(12, 1, 129, 129), 1))
+    assert (first, last) == (1, 127)
+    assert field([Layer(3)] * 6) == 13
+
+
 def test_a_stride_at_the_front_widens_all_that_follows() -> None:
     assert field([Layer(3, stride=2), Layer(3), Layer(3)]) == 11
     assert field([Layer(3), Layer(3), Layer(3, stride=2)]) == 7

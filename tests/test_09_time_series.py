@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.batches import Batches
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase06_rnn/09-time-series")
@@ -60,16 +61,6 @@ def test_the_future_moves_no_forecast_and_a_smoothed_series_is_caught() -> None:
     assert (three_ahead(smooth(changed)) != three_ahead(smooth(values))).argmax() == 42
 
 
-def test_a_tcn_of_ones() -> None:
-    """A level makes 4h + 1 of 1s: five of them 1365. And -1s stay -1."""
-    model = lesson.TCN(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(1)
-    inputs = torch.tensor([[1.0], [-1.0]]).expand(2, lesson.LENGTH)
-    assert model(inputs).tolist() == [1365, -1]
-
-
 @pytest.mark.parametrize("network", [lesson.LSTMForecaster, lesson.TCN])
 def test_an_untrained_network_is_the_naive_forecast(network) -> None:
     assert (network(8)(torch.randn(5, lesson.LENGTH)) == 0).all()
@@ -88,3 +79,33 @@ def test_the_lstm_learns_8_windows_by_heart() -> None:
         loss.backward()
         adam.step()
     assert loss < 0.05
+
+
+def test_training_is_one_cycle_on_shuffled_changes(capsys) -> None:
+    """98 values make 34 windows with targets two ahead; batches of 16, so three an epoch."""
+    cfg = lesson.Config(seed=3, width=4, steps=5, batch_size=16)
+    known = np.random.default_rng(0).normal(size=98).cumsum()
+    forecast = lesson.fit_network(cfg, lesson.TCN, 2, known)
+    assert capsys.readouterr().out == ""
+
+    x, y = lesson.windows(known, lesson.LENGTH, horizon=2)
+    assert len(x) == 34
+    spread = (y - x[:, -1]).std()
+    inputs = torch.from_numpy((x - x[:, -1:]) / spread).float()
+    targets = torch.from_numpy((y - x[:, -1]) / spread).float()
+    torch.manual_seed(3)
+    model = lesson.TCN(4)
+    adamw = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(adamw, 0.01, 6)
+    batches = Batches(inputs, targets, batch_size=16, shuffle=True, seed=3)
+    for _ in range(2):
+        for rows, wanted in batches:
+            adamw.zero_grad()
+            (model(rows) - wanted).square().mean().backward()
+            adamw.step()
+            cycle.step()
+
+    found = forecast(x)
+    assert found.dtype == np.float64
+    theirs = x[:, -1] + spread * model(inputs).detach().double().numpy()
+    np.testing.assert_allclose(found, theirs, rtol=1e-6)

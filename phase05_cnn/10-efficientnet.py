@@ -1,0 +1,298 @@
+"""5.10 EfficientNet: scaling depth, width and resolution together
+EfficientNet：深度、宽度、分辨率一起放大
+
+You will be able to answer
+    1. What does MBConv add to MobileNet's block?  show_block  whole, mean, off
+    2. Is it the published network?                show_b0  b0
+    3. What does it cost to double one dimension?  show_costs  deeper, wider, larger
+    4. How were B1 to B7 made from B0?             show_family  parameters, products
+    5. What gains a small network most?  show_scaling  overfits, depends, together, side, blank
+Predict   b7_products: how many times the products of B0 does B7 need?
+          It is 3.1 times as deep, twice as wide, and takes pictures of 600 pixels instead of 224.
+Run       python phase05_cnn/10-efficientnet.py                            about 30 s
+Needs     phase03_pytorch/09-training-loop, phase05_cnn/09-mobilenet
+Reference models.efficientnet_b0
+Notation  B batch  C channels  H W picture  d w r factors of depth, width, resolution
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.config import LessonConfig, main, param
+from common.data.images import load_images
+from common.data.tensors import to_tensors
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from common.lessons import load_lesson
+
+mobilenet = load_lesson("phase05_cnn/09-mobilenet")
+training_loop = load_lesson("phase03_pytorch/09-training-loop")
+
+# B0, found by a search: times wider inside, filter side, stride, output channels, blocks.
+B0 = [
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+]
+# Width, depth, side of the pictures; billions of products, all as the paper states them.
+FAMILY = {
+    "B0": (1.0, 1.0, 224, 0.39),
+    "B1": (1.0, 1.1, 240, 0.70),
+    "B2": (1.1, 1.2, 260, 1.0),
+    "B3": (1.2, 1.4, 300, 1.8),
+    "B4": (1.4, 1.8, 380, 4.2),
+    "B5": (1.6, 2.2, 456, 9.9),
+    "B6": (1.8, 2.6, 528, 19),
+    "B7": (2.0, 3.1, 600, 37),
+}
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    data: str = param("shapes-hard", "data set", choices=("shapes-hard", "shapes"), tiny="shapes")
+    epochs: int = param(4, "passes over 2,000 pictures", tiny=6)
+    runs: int = param(2, "times that each network is trained", tiny=1)
+
+
+def stochastic_depth(change: Tensor, rate: float, training: bool) -> Tensor:
+    """Leave out what a block adds, for some pictures of a batch (B, C, H, W), in training only.
+
+    The others get more of it, so that the mean stays (Huang et al. 2016).
+    """
+    # practice: Stochastic depth
+    if not training:
+        return change
+    # one throw for each picture
+    is_kept = torch.rand(len(change), 1, 1, 1, device=change.device) >= rate
+    return change * is_kept / (1 - rate)
+    # end practice
+
+
+class MBConv(mobilenet.InvertedResidual):
+    """The block of MobileNet V3, with swish for hard swish, and stochastic depth."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, wider: int, rate: float
+    ):
+        # practice: From MobileNet's block
+        hidden = wider * inputs
+        # A quarter of the channels before widening: in V3 it is a quarter of those after it.
+        squeezed = inputs // 4
+        excite = mobilenet.SqueezeExcite(hidden, squeezed, nn.SiLU, nn.Sigmoid)
+        super().__init__(inputs, hidden, outputs, kernel, stride, nn.SiLU, excite)
+        self.rate = rate
+        # end practice
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.block(x)
+        if not self.is_residual:
+            return change
+        return x + stochastic_depth(change, self.rate, self.training)
+
+
+def divisible(channels: float) -> int:
+    """The nearest multiple of 8, which processors like; but never under nine tenths of it."""
+    # practice: A multiple of eight
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    if nearest < 0.9 * channels:
+        nearest += 8
+    return nearest
+    # end practice
+
+
+def make_efficientnet(width=1.0, depth=1.0, table=B0, stem=32, classes=1000) -> nn.Sequential:
+    """Tan and Le 2019. width and depth multiply the channels and the blocks of each row."""
+    # practice: Scale the table
+    channels = divisible(width * stem)
+    layers = [mobilenet.conv_norm(3, channels, stride=2, activation=nn.SiLU)]
+    total = sum(math.ceil(depth * blocks) for *_, blocks in table)
+    for wider, kernel, first_stride, outputs, blocks in table:
+        outputs = divisible(width * outputs)
+        for number in range(math.ceil(depth * blocks)):
+            stride = first_stride if number == 0 else 1
+            rate = 0.2 * (len(layers) - 1) / total  # later blocks are left out more often
+            layers.append(MBConv(channels, outputs, kernel, stride, wider, rate))
+            channels = outputs
+
+    layers.append(mobilenet.conv_norm(channels, 4 * channels, kernel=1, activation=nn.SiLU))
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)]
+    return nn.Sequential(*layers, *head, nn.Linear(4 * channels, classes))
+    # end practice
+
+
+def show_block(cfg: Config) -> None:
+    print("\n[1] Stochastic depth: in training, a block adds nothing to one picture in four")
+    change = 1 + torch.rand(20000, 2, 3, 1).double()
+    factors = (stochastic_depth(change, 0.25, training=True) / change).flatten(1)
+    shown = "  ".join(f"{factor:.2f}" for factor in factors[:4, 0].tolist())
+    print(f"  what is added to the first four pictures is multiplied by {shown}")
+    wanted = torch.where(factors[:, :1] > 0, 4 / 3, 0.0).expand(-1, 6)
+    check_close("whole", "a whole picture is multiplied by 0, or by 1 / 0.75", factors, wanted)
+    check("mean", "the mean factor is {}", factors.mean().item(), above=0.985, below=1.015)
+
+    block = MBConv(8, 8, 3, 1, 6, 0.25).eval()
+    x = torch.randn(4, 8, 5, 7)
+    text = "in evaluation every picture gets the whole block"
+    check_close("off", text, block(x), x + block.block(x))
+
+
+def show_b0(cfg: Config) -> None:
+    print("\n[2] B0 with torchvision's weights, made random first")
+    theirs = models.efficientnet_b0(weights=None).double().eval()
+    mobilenet.randomise(theirs)
+    ours = make_efficientnet().double().eval()
+    # Our names differ, the order of the layers does not.
+    state = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
+    ours.load_state_dict(dict(state))
+    x = torch.randn(2, 3, 64, 96).double()
+    check_close("b0", "B0 gives the logits of torchvision's, up to {}", ours(x), theirs(x))
+
+
+def count(width: float, depth: float, side: int) -> tuple[int, int]:
+    """Parameters, and products for one picture, of B0 scaled so."""
+    with torch.device("meta"):  # shapes without numbers
+        model = make_efficientnet(width, depth)
+        products = mobilenet.multiply_adds(model, torch.empty(1, 3, side, side))
+    return sum(weight.numel() for weight in model.parameters()), products
+
+
+def show_costs(cfg: Config) -> None:
+    print("\n[3] B0, and B0 with one of its dimensions doubled")
+    base_size, base_products = count(1, 1, 224)
+    factors = {}
+    for name, setting in {"depth": (1, 2, 224), "width": (2, 1, 224), "side": (1, 1, 448)}.items():
+        size, products = count(*setting)
+        factors[name] = products / base_products
+        print(f"  {name:<5} · 2: {size / base_size:.2f} times the parameters")
+    text = "twice the blocks: {} times the products"
+    check("deeper", text, factors["depth"], above=1.9, below=2.1)
+    text = "twice the channels: {} times, for most layers have twice the inputs and the outputs"
+    check("wider", text, factors["width"], above=3.5, below=4)
+    text = "twice the side of the pictures: {} times, for all maps have four times the places"
+    check("larger", text, factors["side"], above=3.9, below=4.01)
+
+
+def show_family(cfg: Config) -> dict[str, float]:
+    print("\n[4] B0 to B7: width w, depth d and side r grow together")
+    step = 1.2 * 1.1**2 * 1.15**2
+    print(f"  a step of d · 1.2, w · 1.1, r · 1.15 makes it {step:.2f} times the products")
+    print("        w    d  side   parameters      products    of B0's   d · w² · r²")
+    found = {}
+    for name in ["B0", "B7"] if cfg.tiny else FAMILY:
+        width, depth, side, published = FAMILY[name]
+        size, products = count(width, depth, side)
+        found[name] = (size, products, abs(products / 1e9 / published - 1))
+        factor = products / found["B0"][1]
+        law = depth * width**2 * (side / 224) ** 2
+        print(f"  {name}  {width:.1f}  {depth:.1f}   {side}  {size:11,}", end="")
+        print(f"  {products:14,}  {factor:7.1f}  {law:12.1f}")
+    sizes = [row[0] for row in found.values()]
+    stated = [
+        models.get_model_weights(f"efficientnet_{name.lower()}").DEFAULT.meta["num_params"]
+        for name in found
+    ]
+    check_close("parameters", "as many parameters as torchvision's have", sizes, stated)
+    farthest = max(row[2] for row in found.values())
+    text = "as many products as the paper says; at most a share of {} apart"
+    check("products", text, farthest, at_most=0.05)
+    return {"b7_products": found["B7"][1] / found["B0"][1]}
+
+
+# One row of blocks for pictures of 16x16, and ways to make it three to four times as costly.
+SMALL = [(3, 3, 2, 40, 2)]
+WAYS = {  # width, depth, side of the pictures
+    "base": (1.0, 1.0, 16),
+    "depth": (1.0, 4.0, 16),
+    "width": (2.0, 1.0, 16),
+    "together": (1.2, 1.5, 20),
+    "enlarged": (1.0, 1.0, 32),  # pictures of 16x16, each pixel written four times
+    "side": (1.0, 1.0, 32),
+}
+
+
+def show_scaling(cfg: Config) -> tuple[dict[str, float], dict[str, int]]:
+    print(f"\n[5] A small network on hard shapes, scaled in turn; mean of {cfg.runs} runs")
+    data = load_images(cfg)
+    x, y = to_tensors(data.x_train[:2000], data.y_train[:2000])
+    x_test, y_test = to_tensors(*data.test())
+    model = make_efficientnet(table=SMALL, stem=16, classes=10)
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    text = "base: 32 shapes are learned by heart: the loss falls to {}"
+    batch = (shrink(x[:32], 16), y[:32])
+    overfits("overfits", text, model, batch, mobilenet.cross_entropy, adam, steps=160)
+
+    scores = dict.fromkeys(WAYS, 0.0)
+    costs = {}
+    for name in ["side"] if cfg.tiny else WAYS:
+        width, depth, side = WAYS[name]
+        train, test = (shrink(pictures, side) for pictures in (x, x_test))
+        if name == "enlarged":
+            train, test = (shrink(shrink(pictures, 16), side) for pictures in (x, x_test))
+        found = []
+        for number in range(cfg.runs):
+            torch.manual_seed(10 * cfg.seed + number)
+            model = make_efficientnet(width, depth, SMALL, stem=16, classes=10)
+            mobilenet.learn(model, (train, y), cfg)
+            found.append(round(training_loop.evaluate_accuracy(model, [(test, y_test)]), 3))
+        costs[name] = mobilenet.multiply_adds(model, test[:1])
+        scores[name] = sum(found) / cfg.runs
+        print(f"  {name:<8}  {costs[name]:9,} products, accuracies {found}")
+    predicted = model(test).argmax(dim=1)
+    depends_on_input("depends", "side: the answer depends on the shape", predicted, y_test)
+    text = "a little of each reads {} more than four times the depth or twice the width"
+    gain = scores["together"] - max(scores["depth"], scores["width"])
+    expect("together", text, gain, at_least=0.03)
+    text = "twice the side reads {} more than a little of each"
+    expect("side", text, scores["side"] - scores["together"], at_least=0.03)
+    text = "and only {} more than pictures of 16x16 enlarged to 32x32, which show nothing new"
+    expect("blank", text, scores["side"] - scores["enlarged"], at_most=0.08)
+    return scores, costs
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def shrink(x: Tensor, side: int) -> Tensor:
+    """Pictures with another side: adaptive average pooling of 5.2, which also enlarges."""
+    return F.adaptive_avg_pool2d(x, side)
+
+
+def draw_scaling(cfg: Config, scores: dict[str, float], costs: dict[str, int]) -> None:
+    figure, (left, right) = new_figure(1, 2, size=(12, 4.4))
+    factors = list(zip(*FAMILY.values()))  # widths, depths, sides, products
+    left.plot(list(FAMILY), factors[1], "o-", color=BLUE, label="depth")
+    left.plot(list(FAMILY), [side / 224 for side in factors[2]], "o-", color=GREEN, label="side")
+    left.plot(list(FAMILY), factors[0], "o-", color=ORANGE, label="width")
+    left.set(ylabel="factor", title="From B0 to B7 all three grow")
+    left.legend()
+
+    labels = [f"{name}, {cost / 1e6:.1f} million" for name, cost in costs.items()]
+    right.barh(labels, [scores[name] for name in costs], color=GREY)
+    right.axvline(scores["base"], color=BLUE)
+    right.set(xlabel="accuracy", xlim=(0, 1), title="From 16x16 pixels a larger side helps most")
+    right.grid(axis="y", visible=False)
+    save_figure(figure, cfg.out / "scaling")
+
+
+def run(cfg: Config) -> dict:
+    show_block(cfg)
+    show_b0(cfg)
+    show_costs(cfg)
+    metrics = show_family(cfg)
+    scores, costs = show_scaling(cfg)
+    draw_scaling(cfg, scores, costs)
+    return metrics | scores
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

@@ -1,0 +1,342 @@
+"""5.11 Feature visualisation: what a unit is looking for
+特征可视化：每个单元在找什么
+
+You will be able to answer
+    1. How do you read what a layer puts out?     show_record  recorded
+    2. How do classes separate with depth?        show_probes  overfits, depends, deeper, untrained
+    3. Which picture raises a unit most?          show_raised  raised
+    4. Does it show what the network recognises?  show_named   other, smooth
+    5. Which part of a picture is needed?         show_occlusion  needed
+Predict   other_plain: of pictures made to raise a network's scores, what share fools another?
+Run       python phase05_cnn/11-feature-visualization.py                   about half a minute
+Needs     phase03_pytorch/09-training-loop, phase05_cnn/01-convolution-basics
+Reference -
+Notation  B batch  C channels  H W picture
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sklearn.manifold import TSNE
+from torch import Tensor, nn
+
+from common.checks import check_close, depends_on_input, expect, overfits
+from common.config import LessonConfig, main, param
+from common.data.batches import Batches
+from common.data.images import load_images
+from common.data.tensors import to_tensors
+from common.figures import COLOURS, new_figure, plot_images, save_figure
+from common.lessons import load_lesson
+from common.training import fit
+
+cross_entropy = load_lesson("phase03_pytorch/09-training-loop").cross_entropy
+flat = load_lesson("phase05_cnn/01-convolution-basics").flat
+Set = tuple[Tensor, Tensor]  # pictures (n, 3, 32, 32) from -1 to 1, and their classes (n,)
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    data: str = param("shapes", "data set", choices=("shapes", "cifar10"))
+    pictures: int = param(3000, "pictures to train on, 300 in a tiny run")
+    epochs: int = param(8, "passes over them")
+    steps: int = param(100, "steps of gradient ascent", tiny=20)
+
+
+class ShapeNet(nn.Module):
+    """Four convolutions, the mean of each map, a linear layer. (B, 3, H, W) -> (B, classes)"""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        channels = 3
+        for wider, stride in [(16, 2), (32, 2), (32, 1), (32, 1)]:
+            conv = nn.Conv2d(channels, wider, 3, stride, padding=1, bias=False)
+            self.blocks.append(nn.Sequential(conv, nn.BatchNorm2d(wider), nn.ReLU()))
+            channels = wider
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        # A mean has no place for the size of the picture: any size will do.
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def record(model: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What each of the layers puts out while model(x) is computed, and model(x) itself."""
+    # practice: Listen to layers
+    outputs = {}
+
+    def keep(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        outputs[layer] = output
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    answer = model(x)
+
+    # A hook that stays would run, and keep its tensors, at every later call.
+    for handle in handles:
+        handle.remove()
+    return [outputs[layer] for layer in layers], answer
+    # end practice
+
+
+def show_record(cfg: Config) -> None:
+    print("\n[1] Hooks: every layer's output, without a change to the network")
+    model = make_net(cfg.seed).double().eval()
+    x = torch.randn(2, 3, 20, 28).double()
+    recorded, scores = record(model, list(model.blocks), x)
+    print("  20x28 pixels become " + ", ".join(str(list(each.shape[1:])) for each in recorded))
+    by_hand = [block(before) for block, before in zip(model.blocks, [x, *recorded])]
+    by_hand.append(model.head(by_hand[-1].mean(dim=(2, 3))))
+    text = "each output is what its layer, called by hand, makes of the one before it, up to {}"
+    check_close("recorded", text, flat([*recorded, scores]), flat(by_hand))
+
+
+def probe(train: Tensor, y: Tensor, test: Tensor) -> Tensor:
+    """A linear classifier by least squares: its classes for `test`. Features (n, D), y (n,)."""
+    # practice: A linear probe
+    targets = F.one_hot(y).to(train.dtype)  # 1 for the class, 0 for the others: (n, classes)
+
+    # The column of ones makes room for a bias.
+    weights = torch.linalg.lstsq(F.pad(train, (0, 1), value=1.0), targets).solution
+    return (F.pad(test, (0, 1), value=1.0) @ weights).argmax(dim=1)
+    # end practice
+
+
+def show_probes(cfg: Config, model: nn.Module, train: Set, test: Set) -> dict[str, float]:
+    print("\n[2] A linear classifier reads the mean of each channel, behind each block")
+    x, y = train
+    fresh = make_net(cfg.seed + 100)
+    adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
+    text = "16 pictures are learned by heart: the loss falls to {}"
+    overfits("overfits", text, fresh, (x[:16], y[:16]), cross_entropy, adam, steps=40)
+    text = "trained, the network names the pictures that it learned from: accuracy {}"
+    depends_on_input("depends", text, model(x[:500]).argmax(dim=1), y[:500])
+
+    scores = {}
+    for name, network in [("trained", model), ("untrained", make_net(cfg.seed + 100).eval())]:
+        scores[name] = []
+        for old, new in zip(channel_means(network, x), channel_means(network, test[0])):
+            right = probe(old, y, new) == test[1]
+            scores[name].append(right.double().mean().item())
+        print(f"  {name:<10} accuracy " + "   ".join(f"{score:.3f}" for score in scores[name]))
+    first, _, third, last = scores["trained"]
+    gap = 0.4 if cfg.data == "shapes" else 0.1
+    text = "trained: behind block 3 the accuracy is {} higher than behind block 1"
+    expect("deeper", text, third - first, at_least=gap)
+    best = max(scores["untrained"])
+    text = f"than behind the best block of an untrained network ({best:.3f}) it is {{}} higher"
+    expect("untrained", text, third - best, at_least=gap)
+    return {"block_1": first, "block_3": third, "block_4": last, "untrained": best}
+
+
+def maximise(value: Callable, n: int, steps: int, smooth: bool, seed: int) -> Tensor:
+    """n pictures that raise value(x) -> (n,), found by gradient ascent from noise. (n, 3, 32, 32)
+
+    smooth: the value has to survive small shifts, and neighbouring pixels are mixed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = (0.1 * torch.randn(n, 3, 32, 32, generator=generator)).requires_grad_()
+    adam = torch.optim.Adam([x], lr=0.05, maximize=True)
+    reach = 2 if smooth else 0
+    # practice: Gradient ascent on pictures
+    for step in range(steps):
+        shift = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+        adam.zero_grad()
+        value(x.roll(shift, dims=(2, 3))).sum().backward()
+        adam.step()
+
+        with torch.no_grad():
+            if smooth and step % 4 == 3:
+                means = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+                x.copy_((x + means) / 2)
+            # Without bounds a unit could be raised as far as one likes.
+            x.clamp_(-1, 1)
+    return x.detach()
+    # end practice
+
+
+def show_raised(cfg: Config, model: nn.Module, x: Tensor) -> float:
+    print("\n[3] Gradient ascent on the picture: how high can a unit of the last block rise?")
+    units = torch.arange(32)
+
+    def rise(x: Tensor) -> Tensor:
+        # Before the ReLU, for one that is off has no gradient to climb. (n, 32)
+        (maps,), _ = record(model, [model.blocks[3][1]], x)
+        return maps.mean(dim=(2, 3))
+
+    made = maximise(lambda x: rise(x)[units, units], 32, cfg.steps, False, cfg.seed)
+    with torch.no_grad():
+        best = rise(x).amax(dim=0)
+        reached = rise(made)[units, units]
+    factor = (reached / best).median().item()
+    print(
+        f"  the median unit rises {factor:.1f} times as high as for any of {len(x)} real pictures"
+    )
+    text = "of 32 units, {} rise higher than for any real picture"
+    expect("raised", text, (reached > best).sum(), at_least=30)
+    return factor
+
+
+def show_named(cfg: Config, networks: list[nn.Module], test: Set) -> tuple[dict, dict]:
+    print("\n[4] Three pictures for each class: does another network name them alike?")
+    n = torch.arange(30)
+    classes = n % 10
+
+    def log_probability(x: Tensor) -> Tensor:
+        return networks[0](x).log_softmax(dim=1)[n, classes]
+
+    sets = {"real": test}
+    for way in ["plain", "smooth"]:
+        made = maximise(log_probability, 30, cfg.steps, way == "smooth", cfg.seed)
+        sets[way] = (made, classes)
+    named = {}
+    for way, (x, y) in sets.items():
+        own, other = (accuracy(network, x, y) for network in networks)
+        print(f"  {way:<6} pictures: named by the network itself {own:.2f}, by another {other:.2f}")
+        named |= {f"own_{way}": own, f"other_{way}": other}
+    gap = named["own_plain"] - named["other_plain"]
+    text = "plain: the other network, as good on real ones, names a share of {} less as meant"
+    expect("other", text, gap, at_least=0.3)
+    gain = named["other_smooth"] - named["other_plain"]
+    expect("smooth", "made to survive shifts and blurring, it names {} more", gain, at_least=0.1)
+    return named, sets
+
+
+def occlusion(model: nn.Module, x: Tensor, classes: Tensor, size: int = 8, step: int = 4) -> Tensor:
+    """How much the class's score falls if a grey square covers the picture there.
+
+    x (B, C, H, W), classes (B,) -> (B, places down, places across)
+    """
+    # practice: Cover, and look again
+    picture = torch.arange(len(x))
+    before = model(x)[picture, classes]
+    tops = range(0, x.shape[2] - size + 1, step)
+    lefts = range(0, x.shape[3] - size + 1, step)
+    falls = []
+    for top in tops:
+        for left in lefts:
+            covered = x.clone()
+            covered[:, :, top : top + size, left : left + size] = 0.0
+            falls.append(before - model(covered)[picture, classes])
+    return torch.stack(falls, dim=1).unflatten(1, (len(tops), len(lefts)))
+    # end practice
+
+
+def show_occlusion(cfg: Config, networks: list[nn.Module], x: Tensor) -> float:
+    print("\n[5] Cover 8x8 pixels with grey, at 49 places: what does the network need?")
+    with torch.no_grad():
+        classes = networks[0](x).argmax(dim=1)
+        own, other = (occlusion(network, x, classes).flatten(1) for network in networks)
+    worst = own.argmax(dim=1, keepdim=True)  # (n, 1) of 49 places
+    costs = other.gather(1, worst).mean().item()
+    anywhere = other.mean().item()
+    print(f"  the other network's score falls by {anywhere:.2f} on average over all places,")
+    text = "and where the first one's falls most, by {} times as much: both need the same part"
+    expect("needed", text, costs / anywhere, at_least=2)
+    return costs / anywhere
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def make_net(seed: int, classes: int = 10) -> ShapeNet:
+    torch.manual_seed(seed)
+    return ShapeNet(classes)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return (model(x).argmax(dim=1) == y).double().mean().item()
+
+
+@torch.no_grad()
+def channel_means(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """Behind each block the mean of every channel: four tensors (n, channels)."""
+    outputs, _ = record(model, list(model.blocks), x)
+    return [output.mean(dim=(2, 3)) for output in outputs]
+
+
+def as_pictures(pictures: Sequence[Tensor]) -> list:
+    """(3, H, W) from -1 to 1 each, as matplotlib takes them."""
+    return [((picture + 1) / 2).movedim(0, 2).numpy() for picture in pictures]
+
+
+def train_net(model: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int) -> None:
+    """Adam, whose rate rises and falls once over the whole training (one-cycle), in place."""
+    batches = Batches(x, y, batch_size=64, shuffle=True, seed=seed)
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(adam, 0.01, epochs * len(batches))
+    fit(model, batches, adam, cross_entropy, epochs=epochs, scheduler=one_cycle, quiet=True)
+    model.eval()
+
+
+def draw_maps(cfg: Config, model: nn.Module, x: Tensor) -> None:
+    filters = model.blocks[0][0].weight.detach()  # (16, 3, 3, 3)
+    outputs, _ = record(model, list(model.blocks), x[:1])
+    figure, axes = new_figure(4, 6, size=(10, 7))
+    pictures = as_pictures([x[0], *(filters[:5] / filters.abs().max())])
+    plot_images(axes[0], pictures, ["the picture", "filters"])
+    for line, number in zip(axes[1:], [1, 2, 4]):
+        maps = outputs[number - 1][0].detach()
+        strongest = maps.mean(dim=(1, 2)).argsort(descending=True)[:6]
+        plot_images(line, maps[strongest].numpy(), [f"block {number}"])
+    figure.suptitle(
+        "From the pixels of the shape in block 1 to its rough place in block 4", fontweight="bold"
+    )
+    save_figure(figure, cfg.out / "maps")
+
+
+def draw_named(cfg: Config, sets: dict[str, Set], classes: Sequence[str]) -> None:
+    figure, axes = new_figure(2, 6, size=(10, 4.2))
+    for line, way in zip(axes, ["plain", "smooth"]):
+        plot_images(line, as_pictures(sets[way][0][:6]), [f"{way} “{word}”" for word in classes])
+    title = "Noise to us, yet the network names all of the upper row as written"
+    figure.suptitle(title, fontweight="bold")
+    save_figure(figure, cfg.out / "named")
+
+
+def draw_embedding(cfg: Config, model: nn.Module, test: Set, classes: Sequence[str]) -> None:
+    """t-SNE (van der Maaten and Hinton 2008): points in a plane that keep their neighbours."""
+    x, y = (each[:300] for each in test)
+    features = {
+        "Pixels: the kinds are mixed": x.flatten(start_dim=1),
+        "Behind block 4: most of them are apart": channel_means(model, x)[-1],
+    }
+    figure, axes = new_figure(1, 2, size=(11, 5))
+    for axis, (name, each) in zip(axes, features.items()):
+        points = TSNE(perplexity=15, max_iter=500, random_state=cfg.seed).fit_transform(each)
+        for number, kind in enumerate(classes):
+            look = {"color": COLOURS[number % 5], "marker": "o^"[number // 5]}
+            axis.scatter(*points[y == number].T, s=16, label=kind, **look)
+        axis.set(xticks=(), yticks=(), title=name)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    save_figure(figure, cfg.out / "embedding")
+
+
+def run(cfg: Config) -> dict[str, float]:
+    show_record(cfg)
+    data = load_images(cfg, split_seed=cfg.seed)
+    train = to_tensors(data.x_train[: cfg.pictures], data.y_train[: cfg.pictures])
+    test = to_tensors(*data.test())
+    networks = [make_net(cfg.seed), make_net(cfg.seed + 50)]
+    for number, network in enumerate(networks):
+        train_net(network, *train, cfg.epochs, cfg.seed + number)
+    model = networks[0]
+
+    metrics = show_probes(cfg, model, train, test)
+    metrics["raised"] = show_raised(cfg, model, train[0])
+    named, sets = show_named(cfg, networks, test)
+    metrics |= named
+    metrics["needed"] = show_occlusion(cfg, networks, test[0][:200])
+    draw_maps(cfg, model, test[0])
+    draw_named(cfg, sets, data.classes)
+    draw_embedding(cfg, model, test, data.classes)
+    return metrics
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

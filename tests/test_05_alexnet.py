@@ -1,0 +1,101 @@
+"""Lesson 5.5 and its note: the layers beside torch's, what the exercises and the answers say."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.lessons import load_lesson
+
+lesson = load_lesson("phase05_cnn/05-alexnet")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+def test_any_size_of_neighbourhood(size: int) -> None:
+    x = torch.randn(2, 6, 3, 4).double()
+    ours = lesson.local_response_norm(x, size, alpha=0.3, beta=0.6, k=1.5)
+    theirs = F.local_response_norm(x, size, size * 0.3, beta=0.6, k=1.5)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    x = 100 * torch.randn(2, 7, 3, 4).double()
+    theirs = F.local_response_norm(x, 5, 5e-4, beta=0.75, k=2.0)
+    torch.testing.assert_close(lesson.local_response_norm(x), theirs)
+    torch.testing.assert_close(lesson.LocalResponseNorm()(x), theirs)
+
+
+def kinds(model: nn.Module) -> list[str]:
+    return [type(layer).__name__ for layer in model]
+
+
+def test_layers_of_2012() -> None:
+    with torch.device("meta"):
+        model = lesson.AlexNet(lesson.PLAN_2012)
+        x = torch.empty(2, 3, 224, 224)
+    start = ["Conv2d", "ReLU", "LocalResponseNorm", "MaxPool2d"]
+    middle = ["Conv2d", "ReLU"] * 3
+    assert kinds(model.features) == [*start, *start, *middle, "MaxPool2d"]
+    sides = []
+    for layer in model.features:
+        x = layer(x)
+        if not isinstance(layer, nn.ReLU):
+            sides.append(x.shape[2])
+    assert sides == [55, 55, 27, 27, 27, 13, 13, 13, 13, 6]
+    assert [layer.groups for layer in model.features if isinstance(layer, nn.Conv2d)] == [
+        1,
+        2,
+        1,
+        2,
+        2,
+    ]
+
+
+def test_the_dense_layers_and_their_dropout() -> None:
+    model = lesson.AlexNet(lesson.PLAN_SMALL, side=3, hidden_dim=20, classes=7, dropout=0.25)
+    assert kinds(model.classifier) == ["Dropout", "Linear", "ReLU"] * 2 + ["Linear"]
+    assert [layer.p for layer in model.classifier if isinstance(layer, nn.Dropout)] == [0.25] * 2
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    model = lesson.AlexNet(lesson.PLAN_SMALL, side=3, hidden_dim=20)
+    assert model.classifier[6].out_features == 1000
+    assert model.classifier[0].p == 0.5
+
+
+def test_without_two_gpus() -> None:
+    """The exercise: what the groups save."""
+    plan = [(*row[:4], 1, row[5]) for row in lesson.PLAN_2012]
+    with torch.device("meta"):
+        whole = lesson.count(lesson.AlexNet(plan))
+        halves = lesson.count(lesson.AlexNet(lesson.PLAN_2012))
+    assert (whole, halves) == (62_378_344, 60_965_224)
+
+
+def test_the_halves_meet_in_the_third_convolution() -> None:
+    torch.manual_seed(0)
+    plan = [(8, 3, 1, 1, 1, ""), (8, 3, 1, 1, 2, ""), (8, 3, 1, 1, 1, "")]
+    layers = lesson.AlexNet(plan, side=1, hidden_dim=4).features
+    x = torch.randn(1, 3, 6, 6)
+    first = layers[:2](x)
+    changed = first.clone()
+    changed[:, 4:] += 1
+    second, other = layers[2:4](first), layers[2:4](changed)
+    assert torch.equal(second[:, :4], other[:, :4])
+    assert not torch.equal(second[:, 4:], other[:, 4:])
+    assert (layers[4](second) != layers[4](other)).any(dim=(0, 2, 3)).all()
+
+
+def test_costs_count_parameters_and_products() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)
+    )
+    found = lesson.costs(model, torch.zeros(3, 4, 5, 8))
+    assert found == {"0": (6 * 2 * 6 + 6, 6 * 2 * 6 * 8, 48), "3": (245, 240, 5)}
+    assert not any(layer._forward_hooks for layer in model)
+
+
+def test_numbers_of_the_note() -> None:
+    with torch.device("meta"):
+        found = lesson.costs(lesson.AlexNet(lesson.PLAN_2012), torch.empty(1, 3, 224, 224))
+    assert found["features.0"] == (34_944, 105_415_200, 290_400)
+    assert found["features.4"] == (307_456, 223_948_800, 186_624)
+    assert found["classifier.1"] == (37_752_832, 37_748_736, 4_096)
