@@ -29,6 +29,14 @@ def test_the_encoder_reads_a_text_in_a_batch_as_it_reads_it_alone():
     assert (states[1, 2:] == 0).all()
 
 
+def test_a_short_text_may_stand_before_a_long_one():
+    encoder = model_with(lesson.LuongDecoder).encoder
+    states, last = encoder(SOURCE)
+    other_states, other_last = encoder(SOURCE.flip(0))
+    torch.testing.assert_close(other_states, states.flip(0))
+    torch.testing.assert_close(other_last, last.flip(0))
+
+
 def test_the_last_state_is_that_of_the_left_reader_then_that_of_the_right_one():
     states, last = model_with(lesson.LuongDecoder).encoder(SOURCE)
     torch.testing.assert_close(last[0], torch.cat([states[0, 3, :4], states[0, 0, 4:]]))
