@@ -55,13 +55,13 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 
 def xavier_std(weight: Tensor) -> float:
-    """Glorot and Bengio 2010: between 1 / inputs (forward) and 1 / outputs (backward)."""
+    """Glorot and Bengio 2010: variance between 1 / inputs (forward) and 1 / outputs (backward)."""
     inputs, outputs = fans(weight)
     return (2 / (inputs + outputs)) ** 0.5
 
 
 def he_std(weight: Tensor) -> float:
-    """He et al. 2015: a ReLU behind the layer halves the mean square, so twice 1 / inputs."""
+    """He et al. 2015: a ReLU behind the layer halves the mean square: a variance of 2 / inputs."""
     inputs, _ = fans(weight)
     return (2 / inputs) ** 0.5
 

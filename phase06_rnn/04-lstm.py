@@ -7,8 +7,8 @@ You will be able to answer
     3. How far back does a new LSTM see?   show_reach      default, scales
     4. What does it learn?                 show_adding     overfits, depends, rnn, lstm, sooner
     5. What changes when it learns?        show_selection  plateau, marked, unmarked
-Predict   lstm: adding two numbers out of 100, a guess errs by 0.167, an RNN by as much; the LSTM?
-Run       python phase06_rnn/04-lstm.py                                    about 30 s
+Predict   lstm: adding two of 100 numbers, a guess errs by 0.167, an RNN too; an LSTM set to keep?
+Run       python phase06_rnn/04-lstm.py                       about a minute and a half
 Needs     phase06_rnn/01-rnn-basics, phase06_rnn/03-vanishing-gradient
 Reference nn.LSTM, nn.LSTMCell
 Notation  B batch  T time steps  D inputs at a step  H hidden units
@@ -326,7 +326,7 @@ def draw_curves(cfg: Config, reaches: dict[str, Tensor], losses: dict[str, list]
 def draw_selection(cfg: Config, slopes: dict[str, Tensor], is_marked: Tensor) -> None:
     figure, axes = new_figure(1, 2, size=(12.8, 3.4))
     colours = [BLUE if mark else GREY for mark in is_marked]
-    titles = ["Plateau: thousandths, marked or not", "In the end the marked ones count"]
+    titles = ["Plateau: marked or not, alike but the last", "In the end the marked ones count"]
     for axis, title, (step, by_number) in zip(axes, titles, slopes.items()):
         axis.bar(range(len(is_marked)), by_number, color=colours)
         axis.set(xlabel="step of one sequence", title=f"{title} (step {step})")

@@ -6,7 +6,7 @@ You will be able to answer
     2. How do you learn words without times?     show_ctc       paths, same-gradient
     3. How do you read words off probabilities?  show_decoding  misled, exhaustive
     4. Which words does it hear, and who spoke?  show_net       heart, hears, words, voices
-    5. What can sound teach without any text?    show_contrast  contrast
+    5. Can a net learn from sound without text?  show_contrast  contrast
 Predict   error: what share of the words in new synthesised recordings does the net get wrong?
 Run       python phase06_rnn/10-speech-recognition.py              about half a minute
 Needs     -
@@ -261,10 +261,12 @@ def show_net(cfg: Config, data: SpeechSet) -> tuple[nn.Module, dict[str, float]]
 
 def choices(model: nn.Sequential, pieces: Tensor) -> Tensor:
     """Logits (B · 8, 8): which of a piece's 8 futures belongs to each of its 8 moments?"""
-    gru, out = model
+    gru, out = model  # taken apart, because a GRU returns its last state, too
+    # The eight moments: frames 7, 15, … 63. The future of each stands AHEAD frames later.
     heard, _ = gru(pieces)  # (B, 64 + AHEAD, 64): at each frame a summary of those up to it
     guesses = out(heard[:, 7::8])  # (B, 8, MELS)
     futures = pieces[:, 7 + AHEAD :: 8]
+    # Divided by the root of the width, products of long vectors stay near 1 (lesson 7.1).
     alike = guesses @ futures.mT / MELS**0.5
     return alike.flatten(0, 1)
 
@@ -329,6 +331,7 @@ def draw_hearing(cfg: Config, data: SpeechSet, model: nn.Module) -> None:
     top.set(title=f"Given: {said}", xlabel="frame (10 ms)", ylabel="mel band")
     bottom.plot(probs[:, shown], "o-", label=[("blank", *data.words)[symbol] for symbol in shown])
     bottom.set(title="Answered: words and blanks", xlabel="step (40 ms)", ylabel="probability")
+    bottom.set_xlim(-0.5 / STRIDE, (batch[0].shape[1] - 0.5) / STRIDE)  # each step below its frame
     bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(figure, cfg.out / "hearing")
 

@@ -76,6 +76,32 @@ def test_numbers_of_the_note() -> None:
     assert sum(p.numel() for p in lesson.LSTM(64, 128).parameters()) == 99328
 
 
+def test_without_the_markers_there_is_almost_nothing_to_gain() -> None:
+    """The note: the best answer takes 0.02 of each number; the error is 0.163 instead of 0.167."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = lesson.lesson_6_3.adding_problem(100_000, 100, generator)
+    numbers = x[:, :, 0] - 0.5
+    weights = torch.linalg.lstsq(numbers, y[:, None] - 1).solution[:, 0]
+    assert weights.mean().item() == pytest.approx(0.02, abs=5e-4)
+    assert weights.std() < 0.006
+    best = 1 + numbers @ torch.full((100,), 0.02)
+    assert (best - y).square().mean().item() == pytest.approx(0.163, abs=2e-3)
+    gained = (1 - y).square() - (best - y).square()
+    assert gained.mean().item() == pytest.approx(0.02**2 * 100 / 12, abs=5e-4)
+
+
+def test_with_seed_0_the_paths_through_h_hold_the_effect_up() -> None:
+    x, _ = lesson.lesson_6_3.adding_problem(64, 100, torch.Generator().manual_seed(0))
+    model = lesson.make_adder(lesson.Config(), "LSTM, time scales", 100)
+    curve = lesson.lesson_6_3.reach(model, x)
+    assert 0.9 < curve[99] / curve[50] < 1.2
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight_hh"):
+            parameter.data.zero_()
+    curve = lesson.lesson_6_3.reach(model, x)
+    assert 0.4 < curve[99] / curve[50] < 0.6
+
+
 def test_the_order_of_the_gates_matters() -> None:
     """The failure: i, o, f, g loads without a complaint and answers something else."""
     torch.manual_seed(0)

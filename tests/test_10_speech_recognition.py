@@ -217,3 +217,9 @@ def test_a_recording_of_ones_own_is_heard(tmp_path, capsys) -> None:
     path = record(tmp_path / "own.wav", TONE)
     assert run("--wav", str(path), "--out", str(tmp_path / "out")) == 0
     assert f"{path}: it hears" in capsys.readouterr().out
+
+
+def test_a_beam_of_one_keeps_what_is_most_probable_so_far() -> None:
+    """Paths that end in a blank count as much as those that end in a word."""
+    probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]], dtype=torch.float64)
+    assert lesson.beam_search(probs, width=1) == {(): pytest.approx(0.36)}

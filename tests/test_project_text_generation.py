@@ -289,3 +289,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatc
         assert torch.equal(one, two) and not torch.equal(one, three)
     with pytest.raises(LessonError, match="made with another --lr"):
         project.train_one(small_config(tmp_path / "halves", resume=True, lr=0.1), CORPUS, seed=0)
+
+
+def test_an_unknown_character_is_named_among_those_not_in_the_vocabulary(monkeypatch) -> None:
+    """Of 11 characters three are known; number 0 is no character of its own."""
+    monkeypatch.setattr(project, "UNICODE", 11)
+    bits = project.bits_per_character(np.array([1 / 2, 1 / 4]), "ax", Vocabulary("\ufffdabc"))
+    assert bits == pytest.approx((1 + 2 + 3) / 2)
