@@ -1,6 +1,7 @@
 """Saving a model and a training state: after a kill, the old or the new file is there, whole."""
 
 import pickle
+import textwrap
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,9 @@ class Checkpoint:
                 member.load_state_dict(state["members"][name])
             set_rng_state(state["rng"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
             raise LessonError(
-                f"{self.path} belongs to another model or lesson ({type(error).__name__}). "
+                f"{self.path} belongs to another model or lesson ({reason}). "
                 "Drop --resume to start anew."
             ) from error
         print(f"  resumed after epoch {epochs}")

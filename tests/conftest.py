@@ -20,6 +20,20 @@ ENGINE = pytest.StashKey[Engine]()
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
+# What judges the workshop and not the lessons: a learner changes none of it. These files run with
+# --all, and where the command line names them.
+WORKSHOP = (
+    "test_course_command",
+    "test_device",
+    "test_engine",
+    "test_practice_command",
+    "test_progress",
+    "test_project_eda",
+    "test_project_mnist",
+    "test_shapes",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="everything, not the short selection")
     parser.addoption(
@@ -46,9 +60,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without --all, drop what is marked `full`. Scripts first: they keep both cores busy, and
     tests that measure time have the machine alone afterwards.
     """
+    named = {Path(argument.split("::")[0]).stem for argument in config.args}
     dropped = []
     if not config.getoption("all"):
-        dropped = [item for item in items if item.get_closest_marker("full")]
+        for item in items:
+            of_workshop = item.path.stem in WORKSHOP and item.path.stem not in named
+            if of_workshop or item.get_closest_marker("full"):
+                dropped.append(item)
     config.hook.pytest_deselected(items=dropped)
     kept = [item for item in items if item not in dropped]
     items[:] = sorted(kept, key=lambda item: not jobs_of(item))

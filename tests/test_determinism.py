@@ -19,7 +19,11 @@ TIMING = re.compile(
 MOMENT = re.compile(r"events\.out\.tfevents\.\S+|\b09( [0-9a-f]{2}){8}")
 
 # figures that draw times
-TIMED_FIGURES = {"01-numpy-basics": {"speed.png"}, "09-mobilenet": {"cost.png"}}
+TIMED_FIGURES = {
+    "01-numpy-basics": {"speed.png"},
+    "09-mobilenet": {"cost.png"},
+    "project-cifar10": {"ladder.png"},
+}
 
 
 def comparable(outcome: Outcome) -> dict:
