@@ -2,10 +2,10 @@
 AlexNet：一层一层重走 2012 年
 
 You will be able to answer
-    1. What does local response normalization do?     show_lrn     by-hand, lrn, constant
-    2. Where are the weights, and where is the work?  show_2012    order, parameters, dense, work
-    3. Is it the AlexNet that libraries have?         show_2014    logits
-    4. What do moved and mirrored pictures bring?     show_jitter  overfits, depends, small, gain
+    1. What does normalization do?     show_lrn          by-hand, rivals, lrn, constant
+    2. Where are weights and work?     show_2012         order, in-net, totals, removed, dense, work
+    3. Is it torchvision's AlexNet?    show_torchvision  logits
+    4. What do moved pictures bring?   show_jitter       places, overfits, depends, small, gain
 Predict   dense_share: 3 of its 8 layers with weights are dense. What share of the weights is there?
 Run       python phase05_cnn/05-alexnet.py                                 about 40 s
 Needs     phase03_pytorch/09-training-loop, phase04_mlp/09-weight-init
@@ -14,7 +14,6 @@ Notation  B batch  C channels  H W picture
 """
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +39,7 @@ class Config(LessonConfig):
     threads = 1
     data: str = param("shapes", "data set of [4]", choices=("shapes", "shapes-hard", "cifar10"))
     pictures: int = param(1000, "training pictures of [4]", tiny=300)
-    epochs: int = param(38, "passes over them", tiny=6)
-    runs: int = param(2, "networks with and without augmentation", tiny=1)
+    epochs: int = param(80, "passes over them", tiny=6)
 
 
 def local_response_norm(
@@ -49,11 +47,11 @@ def local_response_norm(
 ) -> Tensor:
     """Section 3.3 of the paper: x / (k + alpha · sum of squares) ** beta. (B, C, H, W), same shape.
 
-    The sum runs over the `size` channels around a number, its own among them, at the same place.
+    The sum runs over `size` channels at the same place, `size` odd: the number's own in the middle.
     """
     # practice: Divide by the neighbours
     # Zeros as channels in front of the first and behind the last; rows and columns stay.
-    squares = F.pad(x.square(), [0, 0, 0, 0, size // 2, (size - 1) // 2])
+    squares = F.pad(x.square(), [0, 0, 0, 0, size // 2, size // 2])
     total = squares.unfold(1, size, 1).sum(dim=-1)  # (B, C, H, W)
     return x / (k + alpha * total) ** beta
     # end practice
@@ -61,32 +59,27 @@ def local_response_norm(
 
 def show_lrn(cfg: Config) -> None:
     print("\n[1] Local response normalization: strong neighbours in other channels weaken a number")
-    x = torch.tensor([1.0, 2.0, 0.0, 3.0]).reshape(1, 4, 1, 1)
-    ours = local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=1.0)
+    x = torch.tensor([1.0, 2.0, 0.0, 3.0]).reshape(1, 4, 1, 1).requires_grad_()
+    found = local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=1.0)
     print("  channels 1 2 0 3, size 3, alpha = beta = k = 1:  1/(1+1+4), 2/(1+1+4+0), 0, 3/(1+0+9)")
     text = "so the four numbers become 1/6, 1/3, 0 and 3/10"
-    check_close("by-hand", text, ours.flatten(), torch.tensor([1 / 6, 1 / 3, 0, 0.3]))
+    check_close("by-hand", text, found.flatten(), torch.tensor([1 / 6, 1 / 3, 0, 0.3]))
+    grad = torch.autograd.grad(found[0, 0, 0, 0], x)[0]
+    text = "the first grows with itself, and shrinks as its neighbour grows: 1/9, -1/9, 0, 0"
+    check_close("rivals", text, grad.flatten(), torch.tensor([1 / 9, -1 / 9, 0, 0]))
 
-    x = 30 * torch.randn(2, 7, 4, 5).double()
-    x.requires_grad_()
-    ours = []
-    theirs = []
-    for size, alpha in ((5, 1e-4), (3, 0.02), (4, 0.1)):
-        # torch divides alpha by the size: it takes the mean where the paper takes the sum.
-        found = local_response_norm(x, size, alpha)
-        wanted = F.local_response_norm(x, size, size * alpha, beta=0.75, k=2.0)
-        grad = torch.randn_like(found)
-        ours += [found, *torch.autograd.grad(found, x, grad)]
-        theirs += [wanted, *torch.autograd.grad(wanted, x, grad)]
-    text = "values and gradients are torch's, which wants size · alpha"
-    check_close("lrn", text, torch.stack(ours), torch.stack(theirs))
+    x = 100 * torch.randn(2, 7, 4, 5)
+    # torch divides alpha by the size: it takes the mean where the paper takes the sum.
+    theirs = F.local_response_norm(x, size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+    text = "with the paper's constants it is torch's, which wants size · alpha"
+    check_close("lrn", text, local_response_norm(x), theirs)
 
     x = torch.randn(2, 96, 13, 13).relu()
-    for size in (100, 1):
-        factor = (local_response_norm(size * x) / (size * x))[x > 0]
-        print(f"  numbers of size {size}: factors from {factor.min():.4f} to {factor.max():.4f}")
-    text = "for numbers of size 1 the factor is constant, up to a share of {}"
-    check("constant", text, (1 - factor.min() / factor.max()).item(), at_most=0.002)
+    for scale in (100, 1):
+        factor = (local_response_norm(scale * x) / (scale * x))[x > 0]
+        print(f"  numbers of about {scale}: factors from {factor.min():.4f} to {factor.max():.4f}")
+    text = "for numbers of about 1 the factor is 2 ** -0.75 = 0.5946, up to a share of {}"
+    check("constant", text, (1 - factor.min() / 2**-0.75).item(), at_most=0.002)
 
 
 class LocalResponseNorm(nn.Module):
@@ -103,13 +96,14 @@ PLAN_2012 = [
     (384, 3, 1, 1, 2, ""),
     (256, 3, 1, 1, 2, "P"),
 ]
-PLAN_2014 = [
+PLAN_TORCHVISION = [
     (64, 11, 4, 2, 1, "P"),
     (192, 5, 1, 2, 1, "P"),
     (384, 3, 1, 1, 1, ""),
     (256, 3, 1, 1, 1, ""),
     (256, 3, 1, 1, 1, "P"),
 ]
+LAYERS = ("conv 1", "conv 2", "conv 3", "conv 4", "conv 5", "dense 1", "dense 2", "dense 3")
 
 
 class AlexNet(nn.Module):
@@ -132,6 +126,7 @@ class AlexNet(nn.Module):
         # end practice
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
+        # The paper drops outputs of the first two dense layers; torchvision, so also we, inputs.
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(inputs * side * side, hidden_dim),
@@ -147,15 +142,15 @@ class AlexNet(nn.Module):
         return self.classifier(x.flatten(start_dim=1))
 
 
-def costs(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
-    """For each layer with weights: parameters, and multiplications and outputs for one picture."""
+def costs(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int]]:
+    """For each layer with weights: parameters, and multiplications for one picture."""
     # practice: Count by hooks
     found = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         places = output[0, 0].numel()  # rows times columns, or 1 behind a dense layer
         # At each place every weight is used once.
-        found[name] = (count(layer), layer.weight.numel() * places, output[0].numel())
+        found[name] = (count(layer), layer.weight.numel() * places)
 
     hooks = []
     for name, layer in model.named_modules():
@@ -168,40 +163,44 @@ def costs(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
     # end practice
 
 
-def show_2012(cfg: Config) -> tuple[dict[str, float], dict[str, tuple[int, int, int]]]:
-    print("\n[2] The net of 2012, built without memory on the device meta")
+def show_2012(cfg: Config) -> tuple[dict[str, float], list[tuple[int, int]]]:
+    print("\n[2] The net of 2012, built on the device meta: shapes, and no memory")
+    x = 100 * torch.randn(1, 96, 3, 3).relu()
     with torch.device("meta"):
         model = AlexNet(PLAN_2012)
-        found = costs(model, torch.empty(1, 3, 224, 224))
-    for name, (parameters, work, _) in found.items():
-        print(f"  {name:<14} {parameters:11,} parameters {work:12,} multiplications")
-    parameters, work, _ = total(found.values())
+        found = list(costs(model, torch.empty(2, 3, 224, 224)).values())
     order = "".join(type(layer).__name__[0] for layer in model.features)
     text = "Convolution, ReLU, LRN, MaxPool stand as in the paper: CRLM CRLM CR CR CRM"
     check("order", text, order == "CRLMCRLMCRCRCRM")
-    text = "in all {} parameters, as many as the layers of the paper have"
-    check("parameters", text, parameters, at_least=60_965_224, at_most=60_965_224)
+    text = "and its LRN has the constants of the paper"
+    check_close("in-net", text, model.features[2](x), local_response_norm(x))
 
-    dense = total(row for name, row in found.items() if name.startswith("classifier"))
-    dense_share = dense[0] / parameters
+    for name, (parameters, work) in zip(LAYERS, found):
+        print(f"  {name}  {parameters:11,} parameters {work:12,} multiplications")
+    parameters, work = (sum(column) for column in zip(*found))
+    found_totals = torch.tensor([parameters, work])
+    text = f"in all {parameters:,} parameters as in the paper, and {work:,} multiplications"
+    check_close("totals", text, found_totals, torch.tensor([60_965_224, 724_406_816]))
+    left = any(layer._forward_hooks for layer in model.modules())
+    check("removed", "no hook is left in the model", not left)
+
+    dense_parameters, dense_work = (sum(column) for column in zip(*found[5:]))
+    dense_share = dense_parameters / parameters
     check("dense", "the dense layers hold {} of the parameters", dense_share, at_least=0.95)
-    work_share = 1 - dense[1] / work
+    work_share = 1 - dense_work / work
     check("work", "the convolutions do {} of the multiplications", work_share, at_least=0.9)
     return {"dense_share": dense_share, "work_share": work_share}, found
 
 
-def show_2014(cfg: Config) -> None:
-    print("\n[3] The variant of 2014, on one GPU and without normalization: torchvision's")
+def show_torchvision(cfg: Config) -> None:
+    print("\n[3] torchvision's AlexNet: the variant of 2014 for one GPU, without its LRN")
     with torch.device("meta"):
-        reference = torchvision.models.alexnet().eval()
-        model = AlexNet(PLAN_2014).eval()
+        model = AlexNet(PLAN_TORCHVISION).eval()
+    # The two share the memory of the weights.
+    reference = torchvision.models.alexnet().eval()
+    model.load_state_dict(reference.state_dict(), assign=True)
 
-    # Both networks share the memory of the weights.
-    weights = random_weights(reference, {})
-    reference.load_state_dict(weights, assign=True)
-    model.load_state_dict(weights, assign=True)
-
-    x = torch.randn(2, 3, 95, 159)
+    x = 100 * torch.randn(2, 3, 95, 159)
     with torch.no_grad():
         ours = model(x)
         theirs = reference(x)
@@ -219,46 +218,53 @@ PLAN_SMALL = [  # for 32x32: smaller filters, smaller stride, fewer maps
 
 
 def jitter(x: Tensor) -> Tensor:
-    """A batch moved by up to 4 pixels each way, every second time mirrored too. (B, C, H, W)"""
-    # practice: Move and mirror
-    padded = F.pad(x, [4] * 4, mode="replicate")  # the border goes on outside
-    top, left = torch.randint(9, size=(2,)).tolist()
-    x = padded[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-    if torch.rand(()) < 0.5:
-        x = x.flip(dims=[3])
-    return x
+    """Each picture moved for itself, by up to 4 pixels each way. (B, C, H, W), same shape.
+
+    What comes in at an edge repeats the pixels of that edge.
+    """
+    # practice: Move each picture
+    rows, columns = x.shape[2:]
+    padded = F.pad(x, [4] * 4, mode="replicate")
+    moved = []
+    for picture in padded:
+        top, left = torch.randint(9, size=(2,)).tolist()
+        moved.append(picture[:, top : top + rows, left : left + columns])
+    return torch.stack(moved)
     # end practice
 
 
 def show_jitter(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
-    print(
-        f"\n[4] A small AlexNet, {cfg.pictures} pictures of {cfg.data}; mean of {cfg.runs} networks"
-    )
-    scores = {"as they are": [], "moved": []}
+    print(f"\n[4] A small AlexNet, and {cfg.pictures} pictures of {cfg.data}")
+    x = torch.arange(126.0).reshape(1, 3, 6, 7)
+    found = jitter(x.repeat(2000, 1, 1, 1)).flatten(1).unique(dim=0)
+    text = "a picture can be moved to 9 · 9 places: all of them occur, and nothing else"
+    check_close("places", text, found, all_places(x).flatten(1).unique(dim=0))
+
+    data = load_images(cfg, split_seed=cfg.seed)
+    x, y = to_tensors(data.x_train[: cfg.pictures], data.y_train[: cfg.pictures])
+    test_set = Batches(*to_tensors(*data.test()), batch_size=500)
+    scores = {}
     losses = {}
-    for number in range(10 * cfg.seed, 10 * cfg.seed + cfg.runs):
-        train_set, test_set = make_sets(cfg, number)
-        for kind, transform in (("as they are", None), ("moved", jitter)):
-            model = make_net(number)
-            losses[kind] = learn(model, train_set, cfg.epochs, 0.002, number, transform)
-            scores[kind].append(evaluate(model, test_set, training.accuracy)["accuracy"])
+    for kind, transform in (("same pictures", None), ("moved pictures", jitter)):
+        model = make_net(cfg.seed)
+        losses[kind] = learn(cfg, model, x, y, transform)
+        scores[kind] = evaluate(model, test_set, training.accuracy)["accuracy"]
+        last = losses[kind][-1]
+        print(f"  {kind:<14}  last training loss {last:.3f}, test accuracy {scores[kind]:.3f}")
 
     fresh = make_net(cfg.seed)
-    x, y = train_set[0][:32], train_set[1][:32]
+    x, y = x[:32], y[:32]
     adam = torch.optim.Adam(fresh.parameters(), lr=0.002)
     text = "32 pictures are memorised: the loss falls to {}"
     overfits("overfits", text, fresh, (x, y), training.cross_entropy, adam, steps=100)
     text = "of these a share of {} is then recognised"
     depends_on_input("depends", text, fresh(x).argmax(dim=1), y)
 
-    for kind, row in scores.items():
-        each = "  ".join(f"{score:.3f}" for score in row)
-        print(f"  {kind:<11} last training loss {losses[kind][-1]:.2f}, accuracy {each}")
-    still, moved = (sum(row) / len(row) for row in scores.values())
-    text = "moved and mirrored pictures lead to an accuracy of {}; guessing gives 0.1"
-    expect("small", text, moved, at_least=0.3)
+    still, moved = scores.values()
+    text = "moved pictures lead to an accuracy of {}; guessing gives 0.1"
+    expect("small", text, moved, at_least=0.55)
     text = "that is {} more than the same pictures again and again"
-    expect("gain", text, moved - still, at_least=0.02)
+    expect("gain", text, moved - still, at_least=0.1)
     return {"still": still, "moved": moved}, losses
 
 
@@ -269,80 +275,65 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def random_weights(model: nn.Module, known: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Numbers of a usual size for every parameter; what is known in that shape is taken over."""
-    weights = {}
-    for name, parameter in model.state_dict().items():
-        weights[name] = known.get(name)
-        if weights[name] is None or weights[name].shape != parameter.shape:
-            bound = (6 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.5
-            weights[name] = torch.empty(parameter.shape).uniform_(-bound, bound)
-    return weights
-
-
-def total(rows: Iterable[tuple[int, int, int]]) -> list[int]:
-    """The sum of each column of what costs() gives."""
-    return [sum(column) for column in zip(*rows)]
-
-
-def make_sets(cfg: Config, split_seed: int) -> tuple[tuple[Tensor, Tensor], Batches]:
-    """Few training pictures, and batches of all test pictures."""
-    data = load_images(cfg, split_seed=split_seed)
-    train_set = to_tensors(data.x_train[: cfg.pictures], data.y_train[: cfg.pictures])
-    return train_set, Batches(*to_tensors(*data.test()), batch_size=500)
+def all_places(x: Tensor) -> Tensor:
+    """(81, C, H, W): all that jitter may make of one picture."""
+    padded = F.pad(x, [4] * 4, mode="replicate")
+    windows = padded.unfold(2, x.shape[2], 1).unfold(3, x.shape[3], 1)[0]  # (C, 9, 9, H, W)
+    return windows.movedim(0, 2).flatten(0, 1)
 
 
 def make_net(seed: int) -> nn.Module:
-    """A small AlexNet; weights by He (4.9)."""
+    """A small AlexNet; weights by He (4.9). No dropout, so that augmentation works alone."""
     torch.manual_seed(seed)
     model = AlexNet(PLAN_SMALL, side=3, hidden_dim=128, classes=10, dropout=0.0)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             initial.fill_normal(layer.weight, initial.he_std(layer.weight))
             nn.init.zeros_(layer.bias)
-    return model
+    return model.to(memory_format=torch.channels_last)  # the same numbers, in less time
 
 
-def learn(
-    model: nn.Module, train_set: tuple, epochs: int, lr: float, seed: int, transform=None
-) -> list[float]:
+def learn(cfg: Config, model: nn.Module, x: Tensor, y: Tensor, transform=None) -> list[float]:
     """Train by Adam at a rate that falls to 0; the loss of each pass."""
-    batches = Batches(*train_set, batch_size=64, shuffle=True, seed=seed, transform=transform)
-    adam = torch.optim.Adam(model.parameters(), lr=lr)
-    falling = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=epochs * len(batches))
+    batches = Batches(x, y, batch_size=64, shuffle=True, seed=cfg.seed, transform=transform)
+    adam = torch.optim.Adam(model.parameters(), lr=0.004, fused=True)
+    steps = cfg.epochs * len(batches)
+    falling = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
     loss_fn = training.cross_entropy
-    rows = fit(model, batches, adam, loss_fn, epochs=epochs, scheduler=falling, quiet=True)
+    rows = fit(model, batches, adam, loss_fn, epochs=cfg.epochs, scheduler=falling, quiet=True)
     return [row["train_loss"] for row in rows]
 
 
-def draw_costs(cfg: Config, found: dict[str, tuple[int, int, int]]) -> None:
-    names = [f"conv {number}" for number in range(1, 6)] + [f"dense {n}" for n in range(1, 4)]
+def draw_costs(cfg: Config, found: list[tuple[int, int]]) -> None:
     figure, axes = new_figure(1, 2, size=(11, 4), sharey=True)
     for column, (axis, title) in enumerate(zip(axes, ("parameters", "multiplications"))):
-        values = [row[column] for row in found.values()]
+        values = [row[column] for row in found]
         shares = [100 * value / sum(values) for value in values]
-        axis.barh(names, shares, color=[BLUE] * 5 + [ORANGE] * 3)
+        axis.barh(LAYERS, shares, color=[BLUE] * 5 + [ORANGE] * 3)
         axis.set(title=title, xlabel="share in %")
     axes[0].invert_yaxis()
     figure.suptitle("Dense layers hold the weights, convolutions do the work", fontweight="bold")
     save_figure(figure, cfg.out / "costs")
 
 
-def draw_jitter(cfg: Config, losses: dict[str, list[float]]) -> None:
-    figure, axis = new_figure(size=(9, 4.4))
-    plot_curves(axis, losses, ylabel="training loss")
-    axis.set_title("A net memorises still pictures, and has a harder time with moving ones")
+def draw_jitter(cfg: Config, losses: dict[str, list[float]], scores: list[float]) -> None:
+    figure, (left, right) = new_figure(1, 2, size=(11, 4.4), width_ratios=(3, 2))
+    plot_curves(left, losses, ylabel="training loss")
+    bars = right.bar(list(losses), scores, color=[BLUE, ORANGE], width=0.5)
+    right.bar_label(bars, fmt="%.2f")
+    right.set(ylabel="accuracy on new pictures", ylim=(0, 1))
+    figure.suptitle("Harder to memorise, better on new pictures", fontweight="bold")
     save_figure(figure, cfg.out / "jitter")
 
 
 def run(cfg: Config) -> dict[str, float]:
     show_lrn(cfg)
     shares, found = show_2012(cfg)
-    show_2014(cfg)
-    means, losses = show_jitter(cfg)
+    show_torchvision(cfg)
+    scores, losses = show_jitter(cfg)
     draw_costs(cfg, found)
-    draw_jitter(cfg, losses)
-    return {**shares, **means}
+    draw_jitter(cfg, losses, list(scores.values()))
+    return {**shares, **scores}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from common.lessons import load_lesson
 lesson = load_lesson("phase05_cnn/05-alexnet")
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
-def test_any_size_of_neighbourhood(size: int) -> None:
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 9])
+def test_any_odd_size_of_neighbourhood(size: int) -> None:
     x = torch.randn(2, 6, 3, 4).double()
     ours = lesson.local_response_norm(x, size, alpha=0.3, beta=0.6, k=1.5)
     theirs = F.local_response_norm(x, size, size * 0.3, beta=0.6, k=1.5)
@@ -89,13 +89,59 @@ def test_costs_count_parameters_and_products() -> None:
         nn.Conv2d(4, 6, (3, 2), stride=2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)
     )
     found = lesson.costs(model, torch.zeros(3, 4, 5, 8))
-    assert found == {"0": (6 * 2 * 6 + 6, 6 * 2 * 6 * 8, 48), "3": (245, 240, 5)}
+    assert found == {"0": (6 * 2 * 6 + 6, 6 * 2 * 6 * 8), "3": (245, 240)}
     assert not any(layer._forward_hooks for layer in model)
 
 
 def test_numbers_of_the_note() -> None:
     with torch.device("meta"):
         found = lesson.costs(lesson.AlexNet(lesson.PLAN_2012), torch.empty(1, 3, 224, 224))
-    assert found["features.0"] == (34_944, 105_415_200, 290_400)
-    assert found["features.4"] == (307_456, 223_948_800, 186_624)
-    assert found["classifier.1"] == (37_752_832, 37_748_736, 4_096)
+    assert found["features.0"] == (34_944, 105_415_200)
+    assert found["features.4"] == (307_456, 223_948_800)
+    assert found["classifier.1"] == (37_752_832, 37_748_736)
+
+
+def test_numbers_of_about_70_at_the_start_of_the_paper() -> None:
+    """Weights of 0.01, biases of 0, pixels from -128 to 127: of noise, and in large patches."""
+    torch.manual_seed(0)
+    noise = 255 * torch.rand(2, 3, 224, 224) - 128
+    patches = (255 * torch.rand(2, 3, 4, 4) - 128).repeat_interleave(56, 2).repeat_interleave(56, 3)
+    weight = 0.01 * torch.randn(96, 3, 11, 11)
+    for x in (noise, patches):
+        x = F.conv2d(x, weight, stride=4, padding=2).relu()
+        assert 55 < x.max() < 85
+        factor = (lesson.local_response_norm(x) / x)[x > 0]
+        assert factor.median() > 0.58
+        assert factor.min() < 0.52
+
+
+@pytest.mark.parametrize("scale, usual, most", [(1, 1, 1.001), (100, 1.5, 2.7)])
+def test_sum_and_mean_differ_for_large_numbers(scale: float, usual: float, most: float) -> None:
+    torch.manual_seed(0)
+    x = scale * torch.randn(2, 96, 13, 13).relu()
+    ratio = lesson.local_response_norm(x, alpha=1e-4 / 5) / lesson.local_response_norm(x)
+    ratio = ratio[x > 0]
+    assert ratio.median() == pytest.approx(usual, rel=0.02)
+    assert ratio.max() == pytest.approx(most, rel=0.03)
+
+
+def test_each_picture_is_moved_for_itself() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 5, 9).repeat(40, 1, 1, 1)
+    changed = lesson.jitter(x)
+    assert changed.shape == x.shape
+    assert len(changed.flatten(1).unique(dim=0)) > 20
+
+
+def test_places_of_the_claim() -> None:
+    """The first of the 81 has the corner's pixel in four more rows and columns."""
+    x = torch.arange(60.0).reshape(1, 2, 5, 6)
+    found = lesson.all_places(x)
+    assert found.shape == (81, 2, 5, 6)
+    assert (found[0, :, :5, :5] == x[0, :, :1, :1]).all()
+    assert torch.equal(found[40], x[0])
+
+
+def test_dropout_of_the_small_net_is_off() -> None:
+    model = lesson.make_net(0)
+    assert all(layer.p == 0 for layer in model.modules() if isinstance(layer, nn.Dropout))
