@@ -1,14 +1,14 @@
-"""5.9 MobileNet: a ninth of the cost
-MobileNet：九分之一的计算量
+"""5.9 MobileNet: a ninth of the products
+MobileNet：九分之一的乘法次数
 
 You will be able to answer
-    1. What does a separable convolution compute?   show_separable  by-hand, product
-    2. How much does it save?                       show_cost       ratio, v1, pair
-    3. Why is there no ReLU behind a narrow layer?  show_block      lost, kept
-    4. How fast are the published networks?         show_published  v2, v3, v2-faster, v3-faster
-    5. For the same cost, which block learns more?  show_training   overfits, depends, equal
+    1. What does a separable convolution compute?          show_separable  by-hand, product
+    2. How many products does it save, and how much time?  show_cost       ratio, v1, pair
+    3. When does an inverted residual add its input?       show_block      joined
+    4. How fast are the published networks?  show_published  v2, v3, v2-faster, v3-faster
+    5. Which block learns more in less time?  show_training  overfits, depends, slower, more, linear
 Predict   v2_faster: V2 multiplies a sixth as often as ResNet-18. How many times faster is it?
-Run       python phase05_cnn/09-mobilenet.py                               about 20 s
+Run       python phase05_cnn/09-mobilenet.py                           about a minute
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/01-convolution-basics
 Reference F.conv2d, models.mobilenet_v2, models.mobilenet_v3_large
 Notation  B batch  C input channels  O output channels  H W picture  k side of a filter
@@ -73,9 +73,9 @@ def show_separable(cfg: Config) -> None:
     filters = torch.randn(5, 3, 3).double()
     mixing = torch.randn(7, 5).double()
     products = mixing[:, :, None, None] * filters  # (7, 5, 3, 3)
-    theirs = F.conv2d(x, products, stride=2, padding=1)
+    theirs = F.conv2d(x, products, stride=4, padding=1)
     text = "as one ordinary convolution in which all filters for a channel are multiples of one"
-    check_close("product", text, separable_conv(x, filters, mixing, 2, 1), theirs)
+    check_close("product", text, separable_conv(x, filters, mixing, 4, 1), theirs)
 
 
 def conv_norm(inputs, outputs, stride=1, kernel=3, groups=1, activation=nn.ReLU) -> nn.Sequential:
@@ -140,29 +140,8 @@ def show_cost(cfg: Config) -> dict[str, float]:
     return {"v1_fewer": counts[1] / counts[0], "pair_faster": faster}
 
 
-class SqueezeExcite(nn.Module):
-    """Multiply each channel by a number that depends on the whole picture (Hu et al. 2018)."""
-
-    def __init__(self, channels, squeezed, activation=nn.ReLU, gate=nn.Hardsigmoid):
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
-        self.activation = activation()
-        self.gate = gate()
-
-    def forward(self, x: Tensor) -> Tensor:
-        # practice: Squeeze and excite
-        means = x.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
-        hidden = self.activation(self.fc1(means))
-
-        # One number from 0 to 1 for each picture and channel.
-        weights = self.gate(self.fc2(hidden))
-        return x * weights
-        # end practice
-
-
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel, narrow: the block of V2 and V3. (B, C, H, W) -> (B, O, …)"""
+    """Widen, filter each channel, excite (V3 only), narrow. (B, C, H, W) -> (B, O, …)"""
 
     def __init__(self, inputs, hidden, outputs, kernel, stride, activation, excite):
         super().__init__()
@@ -172,7 +151,7 @@ class InvertedResidual(nn.Module):
             layers.append(conv_norm(inputs, hidden, kernel=1, activation=activation))
         layers += [conv_norm(hidden, hidden, stride, kernel, hidden, activation), excite]
 
-        # No activation behind the narrow layer: a ReLU there would lose what it holds.
+        # No activation behind the narrowing: a ReLU would set about half of few numbers to 0.
         layers.append(conv_norm(hidden, outputs, kernel=1, activation=nn.Identity))
         self.block = nn.Sequential(*layers)
         self.is_residual = stride == 1 and inputs == outputs
@@ -183,60 +162,24 @@ class InvertedResidual(nn.Module):
         return x + change if self.is_residual else change
 
 
-def show_block(cfg: Config) -> dict[str, float]:
-    print("\n[3] Why is there no ReLU behind a narrow layer? 8 numbers, a random layer, a ReLU:")
-    lost = {}
-    for outputs in (8, 16, 24, 48):
-        weight = torch.randn(4000, outputs, 8)
-        is_on = torch.einsum("noi,ni->no", weight, torch.randn(4000, 8)) > 0
-        # Each output that is on is an equation for the 8 numbers; one that is off says little.
-        lost[outputs] = (is_on.sum(dim=1) < 8).double().mean().item()
-        print(f"  {outputs:2} outputs: fewer than 8 are above 0 in a share of {lost[outputs]:.4f}")
-    check("lost", "8 outputs do not determine the 8 numbers, in a share of {}", lost[8], above=0.98)
-    check("kept", "48 outputs do not, in a share of {}", lost[48], at_most=0.001)
-    return {"lost": lost[8], "kept": lost[48]}
+def show_block(cfg: Config) -> None:
+    print("\n[3] Widen, filter, narrow; the input is added where the output has its shape")
+    blocks = [inverted(4, 4, 1), inverted(4, 4, 2), inverted(4, 6, 1)]
+    text = "it is added for 4 to 4 channels, but not with stride 2, nor for 4 to 6"
+    check("joined", text, [block.is_residual for block in blocks] == [True, False, False])
 
 
-R6, RE, HS = nn.ReLU6, nn.ReLU, nn.Hardswish  # the last is x · min(max(x + 3, 0), 6) / 6
-# Filter side, channels inside, output channels, squeezed channels (0: none), activation, stride.
-BLOCKS = {
-    "V2": [
-        *[(3, 32, 16, 0, R6, 1), (3, 96, 24, 0, R6, 2), (3, 144, 24, 0, R6, 1)],
-        *[(3, 144, 32, 0, R6, 2), *[(3, 192, 32, 0, R6, 1)] * 2],
-        *[(3, 192, 64, 0, R6, 2), *[(3, 384, 64, 0, R6, 1)] * 3],
-        *[(3, 384, 96, 0, R6, 1), *[(3, 576, 96, 0, R6, 1)] * 2],
-        *[(3, 576, 160, 0, R6, 2), *[(3, 960, 160, 0, R6, 1)] * 2, (3, 960, 320, 0, R6, 1)],
-    ],
-    "V3": [
-        *[(3, 16, 16, 0, RE, 1), (3, 64, 24, 0, RE, 2), (3, 72, 24, 0, RE, 1)],
-        *[(5, 72, 40, 24, RE, 2), *[(5, 120, 40, 32, RE, 1)] * 2],
-        *[(3, 240, 80, 0, HS, 2), (3, 200, 80, 0, HS, 1), *[(3, 184, 80, 0, HS, 1)] * 2],
-        *[(3, 480, 112, 120, HS, 1), (3, 672, 112, 168, HS, 1)],
-        *[(5, 672, 160, 168, HS, 2), *[(5, 960, 160, 240, HS, 1)] * 2],
-    ],
-}
+class SqueezeExcite(nn.Module):
+    """Multiply each channel by a number that depends on the whole picture (Hu et al. 2018)."""
 
+    def __init__(self, channels, squeezed, activation=nn.ReLU, gate=nn.Hardsigmoid):
+        super().__init__()
+        squeeze = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), activation()]
+        excite = [nn.Conv2d(squeezed, channels, 1), gate()]  # from 0 to 1
+        self.weights = nn.Sequential(*squeeze, *excite)  # (B, C, H, W) -> (B, C, 1, 1)
 
-def make_mobilenet(name: str) -> nn.Sequential:
-    """V2 (Sandler et al. 2018) or V3, the large one (Howard et al. 2019), for 1,000 classes."""
-    activation = {"V2": R6, "V3": HS}[name]
-    channels = {"V2": 32, "V3": 16}[name]
-    layers = [conv_norm(3, channels, stride=2, activation=activation)]
-    for kernel, hidden, outputs, squeezed, inner, stride in BLOCKS[name]:
-        excite = SqueezeExcite(hidden, squeezed) if squeezed else nn.Identity()
-        layers.append(InvertedResidual(channels, hidden, outputs, kernel, stride, inner, excite))
-        channels = outputs
-    width = {"V2": 1280, "V3": 960}[name]
-    layers.append(conv_norm(channels, width, kernel=1, activation=activation))
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    if name == "V3":
-        layers += [nn.Linear(width, 1280), HS()]
-    model = nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(1280, 1000))
-
-    for layer in model.modules():
-        if name == "V3" and isinstance(layer, nn.BatchNorm2d):
-            layer.eps = 1e-3
-    return model
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weights(x)
 
 
 def show_published(cfg: Config) -> dict[str, float]:
@@ -249,58 +192,111 @@ def show_published(cfg: Config) -> dict[str, float]:
         # Our names differ, the order of the layers does not.
         state = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
         ours.load_state_dict(dict(state))
-        text = f"{name} gives the logits of torchvision's, up to {{}}"
+        text = f"{name} gives torchvision's logits, up to {{}}"
         check_close(name.lower(), text, ours(x), theirs(x))
 
     networks = [models.resnet18(), make_mobilenet("V2"), make_mobilenet("V3")]
     x = torch.randn(1, 3, 224, 224)
     counts = [multiply_adds(model, x) for model in networks]
-    for name, count in zip(["ResNet-18", "V2", "V3"], counts):
-        print(f"  {name:<9}  {count:13,} products, 1/{counts[0] / count:.1f} of ResNet-18's")
+    published = {"ResNet-18": 69.8, "V2": 71.9, "V3": 74.0}  # by torchvision, not measured here
+    for name, count in zip(published, counts):
+        print(f"  {name:<9}  {count:13,} products, accuracy on ImageNet {published[name]:.1f} %")
 
     resnet, v2, v3 = (partial(model, x[:, :, : cfg.side, : cfg.side]) for model in networks)
     metrics = {"v2_fewer": counts[0] / counts[1], "v3_fewer": counts[0] / counts[2]}
     with torch.inference_mode():
         text = "one picture at a time, one thread: V2 is {} times as fast as ResNet-18"
         metrics["v2_faster"] = timed("v2-faster", text, resnet, v2, at_least=1.3)
-        metrics["v3_faster"] = timed("v3-faster", "V3 is {} times", resnet, v3, at_least=1.3)
+        metrics["v3_faster"] = timed("v3-faster", "V3: {} times as fast", resnet, v3, at_least=1.3)
     return metrics
 
 
 def show_training(cfg: Config) -> dict[str, float]:
-    print("\n[5] Three kinds of blocks, about as many products: which learn more of hard shapes?")
+    print("\n[5] Which blocks learn more of hard shapes? And with a ReLU behind the narrowing?")
     data = load_images(cfg)
     train = to_tensors(data.x_train[:3000], data.y_train[:3000])
     test = to_tensors(*data.test())
+    narrow = [(20, 2), (20, 1), (32, 2)]
+    # Block, channels and strides, first channels, highest rate (see the note; relu: as inverted).
     kinds = {
-        "ordinary": (conv_norm, [(16, 2), *2 * [(16, 1)], (24, 2), *2 * [(24, 1)]], 12),
-        "separable": (separable, [(48, 2), (48, 1), (96, 2), (96, 1)], 16),
-        "inverted": (inverted, [(20, 2), (20, 1), (32, 2)], 12),
+        "ordinary": (conv_norm, [(40, 2), *2 * [(40, 1)], (64, 2), *2 * [(64, 1)]], 24, 0.01),
+        "separable": (separable, [(48, 2), (48, 1), (96, 2), (96, 1)], 16, 0.01),
+        "inverted": (inverted, narrow, 12, 0.03),
+        "relu": (partial(inverted, behind=nn.ReLU), narrow, 12, 0.03),
     }
-    model = make_v1(*kinds["inverted"], classes=10)
+    model = make_v1(inverted, narrow, 12, classes=10)
     batch = (train[0][:32], train[1][:32])
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
     text = "inverted residuals: 32 shapes are learned by heart: the loss falls to {}"
     overfits("overfits", text, model, batch, cross_entropy, adam, steps=30)
 
     scores = {}
-    for name, kind in kinds.items():
+    trained = {}
+    for name, (block, table, stem, rate) in kinds.items():
         found = []
         for number in range(cfg.runs):
             torch.manual_seed(10 * cfg.seed + number)
-            model = make_v1(*kind, classes=10)
-            learn(model, train, cfg)
+            model = make_v1(block, table, stem, classes=10)
+            learn(model, train, cfg, rate)
             found.append(round(training_loop.evaluate_accuracy(model, [test]), 3))
         print(f"  {name:<9}  {multiply_adds(model, test[0][:1]):9,} products, accuracies {found}")
         scores[name] = sum(found) / cfg.runs
-    predicted = model(test[0]).argmax(dim=1)
+        trained[name] = model.eval()
+    predicted = trained["inverted"](test[0]).argmax(dim=1)
     depends_on_input("depends", "inverted: the answer depends on the shape", predicted, test[1])
-    text = "on average inverted residuals read {} more than ordinary blocks"
-    expect("equal", text, scores["inverted"] - scores["ordinary"], at_least=0.04)
+
+    ordinary, inner = (partial(trained[name], test[0][:32]) for name in ("ordinary", "inverted"))
+    text = "32 pictures: ordinary blocks take {} times as long as inverted residuals"
+    with torch.inference_mode():
+        scores["as_long"] = timed("slower", text, ordinary, inner, at_least=1, repeats=9)
+    text = "yet on average inverted residuals read {} more"
+    expect("more", text, scores["inverted"] - scores["ordinary"], at_least=0.02)
+    text = "without a ReLU behind the narrowing they read {} more than with one"
+    expect("linear", text, scores["inverted"] - scores["relu"], at_least=0.03)
     return scores
 
 
 # Pictures and helpers: skip on a first reading
+
+
+# The papers' tables, a column for each block. squeezed: channels, 0 without squeeze and excite.
+BLOCKS = {
+    "V2": {
+        "kernel": [3] * 17,
+        "hidden": [32, 96, 144, 144, *[192] * 3, *[384] * 4, *[576] * 3, *[960] * 3],
+        "outputs": [16, 24, 24, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320],
+        "squeezed": [0] * 17,
+        "stride": [1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1],
+        "activation": [nn.ReLU6] * 17,
+    },
+    "V3": {
+        "kernel": [3, 3, 3, 5, 5, 5, 3, 3, 3, 3, 3, 3, 5, 5, 5],
+        "hidden": [16, 64, 72, 72, 120, 120, 240, 200, 184, 184, 480, 672, 672, 960, 960],
+        "outputs": [16, 24, 24, 40, 40, 40, 80, 80, 80, 80, 112, 112, 160, 160, 160],
+        "squeezed": [0, 0, 0, 24, 32, 32, 0, 0, 0, 0, 120, 168, 168, 240, 240],
+        "stride": [1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1],
+        "activation": [nn.ReLU] * 6 + [nn.Hardswish] * 9,
+    },
+}
+
+
+def make_mobilenet(name: str) -> nn.Sequential:
+    """V2 (Sandler et al. 2018) or V3, the large one (Howard et al. 2019), for 1,000 classes."""
+    stem, width, activation = {"V2": (32, 1280, nn.ReLU6), "V3": (16, 960, nn.Hardswish)}[name]
+    layers = [conv_norm(3, stem, stride=2, activation=activation)]
+    channels = stem
+    for kernel, hidden, outputs, squeezed, stride, inner in zip(*BLOCKS[name].values()):
+        excite = SqueezeExcite(hidden, squeezed) if squeezed else nn.Identity()
+        layers.append(InvertedResidual(channels, hidden, outputs, kernel, stride, inner, excite))
+        channels = outputs
+    layers.append(conv_norm(channels, width, kernel=1, activation=activation))
+    hidden = [nn.Linear(width, 1280), nn.Hardswish()] if name == "V3" else []
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden, nn.Dropout(0.2)]
+    model = nn.Sequential(*layers, *head, nn.Linear(1280, 1000))
+    for layer in model.modules():
+        if name == "V3" and isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 1e-3
+    return model
 
 
 @torch.no_grad()
@@ -313,15 +309,18 @@ def randomise(model: nn.Module) -> None:
             values.uniform_(0.5, 1.5)
 
 
-def inverted(inputs: int, outputs: int, stride: int) -> InvertedResidual:
-    return InvertedResidual(inputs, 3 * inputs, outputs, 3, stride, nn.ReLU, nn.Identity())
+def inverted(inputs: int, outputs: int, stride: int, behind=nn.Identity) -> InvertedResidual:
+    """behind: the activation of the narrowing layer."""
+    block = InvertedResidual(inputs, 3 * inputs, outputs, 3, stride, nn.ReLU, nn.Identity())
+    block.block[-1][-1] = behind()
+    return block
 
 
-def learn(model: nn.Module, train: tuple[Tensor, Tensor], cfg: Config) -> None:
-    """Adam, with a rate that rises to 0.01 and falls again."""
+def learn(model: nn.Module, train: tuple[Tensor, Tensor], cfg: Config, highest=0.01) -> None:
+    """Adam, with a rate that rises to `highest` and falls again."""
     batches = Batches(*train, batch_size=32, shuffle=True, seed=cfg.seed)
     adam = torch.optim.Adam(model.parameters())
-    rate = torch.optim.lr_scheduler.OneCycleLR(adam, 0.01, cfg.epochs * len(batches))
+    rate = torch.optim.lr_scheduler.OneCycleLR(adam, highest, cfg.epochs * len(batches))
     fit(model, batches, adam, cross_entropy, epochs=cfg.epochs, scheduler=rate, quiet=True)
 
 
@@ -330,8 +329,9 @@ def draw_cost(cfg: Config, metrics: dict[str, float]) -> None:
     for row, name in enumerate(["v3", "v2"]):
         axis.barh(row + 0.2, 1 / metrics[f"{name}_fewer"], 0.36, color=BLUE)
         axis.barh(row - 0.2, 1 / metrics[f"{name}_faster"], 0.36, color=ORANGE)
-    axis.set(xlabel="share of what ResNet-18 needs", yticks=(0, 1), yticklabels=("V3", "V2"))
-    axis.set_title("Time falls less than the number of products")
+    labels = ("V3, 74.0 % right", "V2, 71.9 % right")
+    axis.set(xlabel="share of what ResNet-18 needs", yticks=(0, 1), yticklabels=labels)
+    axis.set_title("Time falls less than products (1: ResNet-18, 69.8 % right)")
     axis.legend(["products", "seconds"])
     save_figure(figure, cfg.out / "cost")
 
@@ -339,7 +339,7 @@ def draw_cost(cfg: Config, metrics: dict[str, float]) -> None:
 def run(cfg: Config) -> dict[str, float]:
     show_separable(cfg)
     metrics = show_cost(cfg)
-    metrics |= show_block(cfg)
+    show_block(cfg)
     metrics |= show_published(cfg)
     metrics |= show_training(cfg)
     draw_cost(cfg, metrics)

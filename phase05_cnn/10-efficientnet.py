@@ -3,30 +3,31 @@ EfficientNet：深度、宽度、分辨率一起放大
 
 You will be able to answer
     1. What does MBConv add to MobileNet's block?  show_block  whole, mean, off
-    2. Is it the published network?                show_b0  b0
+    2. Is it the published network?                show_b0  b0, rates, dropout
     3. What does it cost to double one dimension?  show_costs  deeper, wider, larger
-    4. How were B1 to B7 made from B0?             show_family  parameters, products
-    5. What gains a small network most?  show_scaling  overfits, depends, together, side, blank
+    4. How were B1 to B7 made from B0?             show_family  phi, parameters, products
+    5. What helps most in four passes?  show_scaling  overfits, depends, each, alone, finer, longer
 Predict   b7_products: how many times the products of B0 does B7 need?
           It is 3.1 times as deep, twice as wide, and takes pictures of 600 pixels instead of 224.
-Run       python phase05_cnn/10-efficientnet.py                            about 30 s
+Run       python phase05_cnn/10-efficientnet.py                            about 45 s
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/09-mobilenet
 Reference models.efficientnet_b0
 Notation  B batch  C channels  H W picture  d w r factors of depth, width, resolution
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
+from torchvision import models, ops
 
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.images import load_images
 from common.data.tensors import to_tensors
+from common.errors import LessonError
 from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
 
@@ -54,6 +55,7 @@ FAMILY = {
     "B6": (1.8, 2.6, 528, 19),
     "B7": (2.0, 3.1, 600, 37),
 }
+STEP = (1.1, 1.2, 1.15)  # by what they grow when φ grows by 1: width, depth, side
 
 
 @dataclass
@@ -61,7 +63,6 @@ class Config(LessonConfig):
     threads = 1
     data: str = param("shapes-hard", "data set", choices=("shapes-hard", "shapes"), tiny="shapes")
     epochs: int = param(4, "passes over 2,000 pictures", tiny=6)
-    runs: int = param(2, "times that each network is trained", tiny=1)
 
 
 def stochastic_depth(change: Tensor, rate: float, training: bool) -> Tensor:
@@ -79,7 +80,7 @@ def stochastic_depth(change: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class MBConv(mobilenet.InvertedResidual):
-    """The block of MobileNet V3, with swish for hard swish, and stochastic depth."""
+    """The block of MobileNet V3 with swish, a smaller squeeze, and stochastic depth."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, wider: int, rate: float
@@ -103,7 +104,7 @@ class MBConv(mobilenet.InvertedResidual):
 def divisible(channels: float) -> int:
     """The nearest multiple of 8, which processors like; but never under nine tenths of it."""
     # practice: A multiple of eight
-    nearest = max(8, int(channels + 4) // 8 * 8)
+    nearest = int(channels + 4) // 8 * 8
     if nearest < 0.9 * channels:
         nearest += 8
     return nearest
@@ -120,7 +121,8 @@ def make_efficientnet(width=1.0, depth=1.0, table=B0, stem=32, classes=1000) -> 
         outputs = divisible(width * outputs)
         for number in range(math.ceil(depth * blocks)):
             stride = first_stride if number == 0 else 1
-            rate = 0.2 * (len(layers) - 1) / total  # later blocks are left out more often
+            # len(layers) - 1 blocks stand in front of this one; later ones are left out more often.
+            rate = 0.2 * (len(layers) - 1) / total
             layers.append(MBConv(channels, outputs, kernel, stride, wider, rate))
             channels = outputs
 
@@ -151,11 +153,16 @@ def show_b0(cfg: Config) -> None:
     theirs = models.efficientnet_b0(weights=None).double().eval()
     mobilenet.randomise(theirs)
     ours = make_efficientnet().double().eval()
-    # Our names differ, the order of the layers does not.
-    state = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
-    ours.load_state_dict(dict(state))
+    copy_weights(ours, theirs)
     x = torch.randn(2, 3, 64, 96).double()
     check_close("b0", "B0 gives the logits of torchvision's, up to {}", ours(x), theirs(x))
+
+    # In evaluation nothing is left out: how often it would be is compared by itself.
+    rates = [layer.rate for layer in ours.modules() if isinstance(layer, MBConv)]
+    wanted = [layer.p for layer in theirs.modules() if isinstance(layer, ops.StochasticDepth)]
+    check_close("rates", "its 16 blocks are left out as often as torchvision's", rates, wanted)
+    dropouts = [layer.p for layer in ours.modules() if isinstance(layer, nn.Dropout)]
+    check_close("dropout", "one dropout stands before the last layer: 0.2", dropouts, [0.2])
 
 
 def count(width: float, depth: float, side: int) -> tuple[int, int]:
@@ -183,104 +190,145 @@ def show_costs(cfg: Config) -> None:
 
 
 def show_family(cfg: Config) -> dict[str, float]:
-    print("\n[4] B0 to B7: width w, depth d and side r grow together")
-    step = 1.2 * 1.1**2 * 1.15**2
-    print(f"  a step of d · 1.2, w · 1.1, r · 1.15 makes it {step:.2f} times the products")
-    print("        w    d  side   parameters      products    of B0's   d · w² · r²")
+    print("\n[4] B0 to B7: width w, depth d and side r grow together, each by about φ steps")
+    w, d, r = STEP
+    print(
+        f"  a step of w · {w}, d · {d}, r · {r} makes it {d * w**2 * r**2:.2f} times the products"
+    )
+    print("        w    d  side   parameters      products    of B0's   φ by w    d    r")
     found = {}
-    for name in ["B0", "B7"] if cfg.tiny else FAMILY:
+    for name in ["B0", "B3", "B7"] if cfg.tiny else FAMILY:
         width, depth, side, published = FAMILY[name]
         size, products = count(width, depth, side)
-        found[name] = (size, products, abs(products / 1e9 / published - 1))
+        # factor = base ** φ, so φ = log(factor) / log(base)
+        factors = zip((width, depth, side / 224), STEP, strict=True)
+        steps = [math.log(factor) / math.log(base) for factor, base in factors]
+        error = abs(products / 1e9 / published - 1)
+        found[name] = (size, products, max(steps) - min(steps), error)
+
         factor = products / found["B0"][1]
-        law = depth * width**2 * (side / 224) ** 2
-        print(f"  {name}  {width:.1f}  {depth:.1f}   {side}  {size:11,}", end="")
-        print(f"  {products:14,}  {factor:7.1f}  {law:12.1f}")
-    sizes = [row[0] for row in found.values()]
+        print(f"  {name}  {width:.1f}  {depth:.1f}   {side}  {size:11,}  {products:14,}", end="")
+        print(f"  {factor:7.1f}      {steps[0]:4.1f} {steps[1]:4.1f} {steps[2]:4.1f}")
+    sizes, _, apart, errors = zip(*found.values(), strict=True)
+    text = "of each, width, depth and side tell about one φ: at most {} steps apart"
+    check("phi", text, max(apart), at_most=1.2)
     stated = [
         models.get_model_weights(f"efficientnet_{name.lower()}").DEFAULT.meta["num_params"]
         for name in found
     ]
     check_close("parameters", "as many parameters as torchvision's have", sizes, stated)
-    farthest = max(row[2] for row in found.values())
     text = "as many products as the paper says; at most a share of {} apart"
-    check("products", text, farthest, at_most=0.05)
-    return {"b7_products": found["B7"][1] / found["B0"][1]}
+    check("products", text, max(errors), at_most=0.05)
+    return {"b7_products": factor}
 
 
-# One row of blocks for pictures of 16x16, and ways to make it three to four times as costly.
+# One row of blocks for pictures of 16x16, and ways to spend up to four times as much on it.
 SMALL = [(3, 3, 2, 40, 2)]
-WAYS = {  # width, depth, side of the pictures
-    "base": (1.0, 1.0, 16),
-    "depth": (1.0, 4.0, 16),
-    "width": (2.0, 1.0, 16),
-    "together": (1.2, 1.5, 20),
-    "enlarged": (1.0, 1.0, 32),  # pictures of 16x16, each pixel written four times
-    "side": (1.0, 1.0, 32),
+WAYS = {  # width, depth, side of the pictures, times as many passes
+    "base": (1.0, 1.0, 16, 1),
+    "depth": (1.0, 3.0, 16, 1),
+    "width": (2.0, 1.0, 16, 1),
+    "together": (1.2, 1.5, 20, 1),
+    "side_20": (1.0, 1.0, 20, 1),  # only the side of `together`
+    "longer": (1.0, 1.0, 16, 3),
+    "enlarged": (1.0, 1.0, 32, 1),  # 16x16 as before, each pixel written four times
 }
 
 
-def show_scaling(cfg: Config) -> tuple[dict[str, float], dict[str, int]]:
-    print(f"\n[5] A small network on hard shapes, scaled in turn; mean of {cfg.runs} runs")
+def show_scaling(cfg: Config) -> tuple[dict[str, float], dict[str, float]]:
+    print("\n[5] A small network on hard shapes of 16x16 pixels, and ways to spend more on it")
     data = load_images(cfg)
     x, y = to_tensors(data.x_train[:2000], data.y_train[:2000])
     x_test, y_test = to_tensors(*data.test())
     model = make_efficientnet(table=SMALL, stem=16, classes=10)
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
     text = "base: 32 shapes are learned by heart: the loss falls to {}"
-    batch = (shrink(x[:32], 16), y[:32])
-    overfits("overfits", text, model, batch, mobilenet.cross_entropy, adam, steps=160)
+    batch = (resize(x[:32], 16), y[:32])
+    overfits("overfits", text, model, batch, mobilenet.cross_entropy, adam, steps=100)
 
-    scores = dict.fromkeys(WAYS, 0.0)
+    scores = dict.fromkeys(WAYS, math.nan)  # a tiny run trains only the last one
     costs = {}
-    for name in ["side"] if cfg.tiny else WAYS:
-        width, depth, side = WAYS[name]
-        train, test = (shrink(pictures, side) for pictures in (x, x_test))
+    for name in ["enlarged"] if cfg.tiny else WAYS:
+        width, depth, side, times = WAYS[name]
+        train, test = (resize(pictures, side) for pictures in (x, x_test))
         if name == "enlarged":
-            train, test = (shrink(shrink(pictures, 16), side) for pictures in (x, x_test))
-        found = []
-        for number in range(cfg.runs):
-            torch.manual_seed(10 * cfg.seed + number)
-            model = make_efficientnet(width, depth, SMALL, stem=16, classes=10)
-            mobilenet.learn(model, (train, y), cfg)
-            found.append(round(training_loop.evaluate_accuracy(model, [(test, y_test)]), 3))
-        costs[name] = mobilenet.multiply_adds(model, test[:1])
-        scores[name] = sum(found) / cfg.runs
-        print(f"  {name:<8}  {costs[name]:9,} products, accuracies {found}")
-    predicted = model(test).argmax(dim=1)
-    depends_on_input("depends", "side: the answer depends on the shape", predicted, y_test)
-    text = "a little of each reads {} more than four times the depth or twice the width"
+            train, test = (resize(resize(pictures, 16), side) for pictures in (x, x_test))
+        torch.manual_seed(cfg.seed)
+        model = make_efficientnet(width, depth, SMALL, stem=16, classes=10)
+        model.to(memory_format=torch.channels_last)  # in memory; faster for depthwise layers
+        longer = replace(cfg, epochs=times * cfg.epochs)
+        mobilenet.learn(model, (train, y), longer)
+        scores[name] = training_loop.evaluate_accuracy(model, [(test, y_test)])
+        products = mobilenet.multiply_adds(model, test[:1])
+        costs[name] = longer.epochs * products / 1e6
+        print(f"  {name:<8}  {products:9,} products, {longer.epochs:2} passes:", end="")
+        print(f" {costs[name]:.1f} million a picture, accuracy {scores[name]:.3f}")
+    predicted = model(test).argmax(dim=1)  # of `enlarged`, which was trained last
+    depends_on_input("depends", "enlarged: the answer depends on the shape", predicted, y_test)
+
+    text = "a little of each reads {} more than three times the depth or twice the width"
     gain = scores["together"] - max(scores["depth"], scores["width"])
-    expect("together", text, gain, at_least=0.03)
-    text = "twice the side reads {} more than a little of each"
-    expect("side", text, scores["side"] - scores["together"], at_least=0.03)
-    text = "and only {} more than pictures of 16x16 enlarged to 32x32, which show nothing new"
-    expect("blank", text, scores["side"] - scores["enlarged"], at_most=0.08)
+    expect("each", text, gain, at_least=0.01)
+    text = "but of what it gains over base, its side of 20 alone brings a share of {}"
+    share = (scores["side_20"] - scores["base"]) / (scores["together"] - scores["base"])
+    expect("alone", text, share, at_least=0.25)
+    text = "16x16, each pixel written four times, shows nothing new: {} more than a little of each"
+    expect("finer", text, scores["enlarged"] - scores["together"], at_least=0.05)
+    text = "base, trained three times as long, for less in all: {} more than a little of each"
+    expect("longer", text, scores["longer"] - scores["together"], at_least=-0.06)
     return scores, costs
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def shrink(x: Tensor, side: int) -> Tensor:
+def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
+    """Our names differ from torchvision's, the order of the layers does not."""
+    mine = list(ours.state_dict().items())
+    wanted = list(theirs.state_dict().items())
+    for (name, values), (their_name, their_values) in zip(mine, wanted, strict=False):
+        shape, their_shape = tuple(values.shape), tuple(their_values.shape)
+        if shape != their_shape:
+            message = f"the first weights that do not fit: {name} has the shape {shape}, "
+            raise LessonError(message + f"torchvision's {their_name} has {their_shape}.")
+    if len(mine) != len(wanted):
+        message = f"the network has {len(mine)} tensors of weights and statistics, "
+        raise LessonError(message + f"torchvision's has {len(wanted)}.")
+    names = [name for name, _ in mine]
+    ours.load_state_dict(dict(zip(names, theirs.state_dict().values(), strict=True)))
+
+
+def resize(x: Tensor, side: int) -> Tensor:
     """Pictures with another side: adaptive average pooling of 5.2, which also enlarges."""
     return F.adaptive_avg_pool2d(x, side)
 
 
-def draw_scaling(cfg: Config, scores: dict[str, float], costs: dict[str, int]) -> None:
-    figure, (left, right) = new_figure(1, 2, size=(12, 4.4))
-    factors = list(zip(*FAMILY.values()))  # widths, depths, sides, products
-    left.plot(list(FAMILY), factors[1], "o-", color=BLUE, label="depth")
-    left.plot(list(FAMILY), [side / 224 for side in factors[2]], "o-", color=GREEN, label="side")
-    left.plot(list(FAMILY), factors[0], "o-", color=ORANGE, label="width")
+def draw_scaling(cfg: Config, scores: dict[str, float], costs: dict[str, float]) -> None:
+    figure, (left, right) = new_figure(1, 2, size=(13, 4.4))
+    widths, depths, sides, _ = zip(*FAMILY.values(), strict=True)
+    left.plot(list(FAMILY), depths, "o-", color=BLUE, label="depth")
+    left.plot(list(FAMILY), [side / 224 for side in sides], "o-", color=GREEN, label="side")
+    left.plot(list(FAMILY), widths, "o-", color=ORANGE, label="width")
     left.set(ylabel="factor", title="From B0 to B7 all three grow")
     left.legend()
 
-    labels = [f"{name}, {cost / 1e6:.1f} million" for name, cost in costs.items()]
+    names = {
+        "base": "not scaled",
+        "depth": "depth · 3",
+        "width": "width · 2",
+        "together": "a little of each",
+        "side_20": "only its side, 20",
+        "longer": "not scaled, 3 times the passes",
+        "enlarged": "16x16 enlarged to 32x32",
+    }
+    labels = [f"{names[name]} ({cost:.1f})" for name, cost in costs.items()]
     right.barh(labels, [scores[name] for name in costs], color=GREY)
-    right.axvline(scores["base"], color=BLUE)
-    right.set(xlabel="accuracy", xlim=(0, 1), title="From 16x16 pixels a larger side helps most")
+    right.axvline(scores["base"], color=BLUE, label="not scaled")
+    right.invert_yaxis()
+    title = "Enlarged pictures are read best"
+    right.set(xlabel="accuracy (in brackets: million products a picture)", xlim=(0, 1), title=title)
     right.grid(axis="y", visible=False)
+    right.legend()
     save_figure(figure, cfg.out / "scaling")
 
 
@@ -291,7 +339,7 @@ def run(cfg: Config) -> dict:
     metrics = show_family(cfg)
     scores, costs = show_scaling(cfg)
     draw_scaling(cfg, scores, costs)
-    return metrics | scores
+    return metrics | scores | {f"{name}_cost": cost for name, cost in costs.items()}
 
 
 if __name__ == "__main__":

@@ -96,6 +96,48 @@ def test_published_numbers_of_parameters_and_products() -> None:
         assert round(lesson.multiply_adds(model, PICTURE) / 1e6) == millions
 
 
+def test_v2_half_as_wide_inside_of_the_second_exercise(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = lesson.BLOCKS["V2"]
+    first, *hidden = columns["hidden"]
+    monkeypatch.setitem(columns, "hidden", [first, *(channels // 2 for channels in hidden)])
+    model = on_meta(lesson.make_mobilenet, "V2")
+    assert numbers(model) == 2601416
+    assert round(lesson.multiply_adds(model, PICTURE) / 1e6) == 171
+
+
+def test_squeeze_and_excite_costs_parameters_not_products() -> None:
+    model = on_meta(lesson.make_mobilenet, "V3")
+    excites = [each for each in model.modules() if isinstance(each, lesson.SqueezeExcite)]
+    parameters = sum(numbers(each) for each in excites)
+    assert len(excites) == 8
+    assert parameters / numbers(model) == pytest.approx(0.276, abs=0.001)
+    layers = [layer for each in excites for layer in each.modules()]
+    products = sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Conv2d))
+    assert products / lesson.multiply_adds(model, PICTURE) == pytest.approx(0.007, abs=0.001)
+
+
+@pytest.mark.parametrize("name, blocks", [("V2", 17), ("V3", 15)])
+def test_all_columns_of_a_table_have_an_entry_for_each_block(name: str, blocks: int) -> None:
+    assert {len(column) for column in lesson.BLOCKS[name].values()} == {blocks}
+
+
+def test_the_two_inverted_networks_differ_in_the_relu_behind_the_narrowing_only() -> None:
+    plain, other = lesson.inverted(6, 8, 1).eval(), lesson.inverted(6, 8, 1, nn.ReLU).eval()
+    lesson.randomise(plain)
+    other.load_state_dict(plain.state_dict())
+    x = random(3, 6, 5, 7).float()
+    assert plain(x).min() < 0
+    torch.testing.assert_close(other(x), plain(x).clamp(min=0))
+
+
+def test_layers_of_the_third_exercise_have_as_many_products() -> None:
+    x = torch.empty(1, 128, 28, 28, device="meta")
+    depthwise = on_meta(lambda: nn.Conv2d(128, 128, 3, padding=1, groups=128, bias=False))
+    pointwise = on_meta(lambda: nn.Conv2d(128, 9, 1, bias=False))
+    counts = {lesson.multiply_adds(layer, x) for layer in (depthwise, pointwise)}
+    assert counts == {9 * 128 * 28 * 28}
+
+
 def test_products_are_counted_for_each_picture() -> None:
     layer = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.Flatten(), nn.Linear(210, 3))
     one = 6 * 35 * 2 * 9 + 210 * 3
@@ -108,7 +150,7 @@ def test_squeeze_and_excite_is_torchvisions(activation: type, gate: type) -> Non
     ours = lesson.SqueezeExcite(12, 4, activation, gate).double()
     theirs = ops.SqueezeExcitation(12, 4, activation, gate).double()
     lesson.randomise(theirs)
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     x = random(3, 12, 5, 7)
     torch.testing.assert_close(ours(x), theirs(x))
     weights = ours(x) / x
@@ -172,7 +214,7 @@ def test_all_values_are_made_random() -> None:
             assert name.endswith("var") is False or values.min() >= 0.5
 
 
-def test_v3_small_of_the_second_exercise() -> None:
+def test_v3_small_is_torchvisions() -> None:
     re, hs = nn.ReLU, nn.Hardswish
     rows = [
         (3, 16, 16, 8, re, 2),

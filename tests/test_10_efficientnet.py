@@ -8,6 +8,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models._utils import _make_divisible
 
+from common.errors import LessonError
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase05_cnn/10-efficientnet")
@@ -85,19 +86,71 @@ def test_a_block_that_changes_the_shape_is_never_left_out() -> None:
 def test_the_worked_example_of_the_note() -> None:
     alpha, beta, gamma = 1.2, 1.1, 1.15
     assert alpha * beta**2 * gamma**2 == pytest.approx(1.92, abs=0.005)
-    assert lesson.divisible(1.1 * 40) == 48 and math.ceil(1.2 * 2) == 3
-    assert lesson.divisible(1.1 * 24) == 24
-    assert lesson.divisible(10.4) == 16  # 8 would be more than a tenth less
+    assert (beta, alpha, gamma) == lesson.STEP
+    assert lesson.B0[4][3] == 112 and lesson.B0[0][3] == 16
+    assert lesson.divisible(1.1 * 112) == 120 and math.ceil(1.2 * 2) == 3
+    assert lesson.divisible(1.2 * 16) == 24  # 16 would be more than a tenth less
 
 
-def test_smaller_pictures_are_means() -> None:
+def steps_of(name: str) -> list[float]:
+    """φ of a member by its width, its depth and its side."""
+    width, depth, side, _ = lesson.FAMILY[name]
+    factors = zip((width, depth, side / 224), lesson.STEP, strict=True)
+    return [round(math.log(factor, base), 1) for factor, base in factors]
+
+
+def test_published_factors_are_near_the_rule() -> None:
+    assert steps_of("B2") == [1.0, 1.0, 1.1]
+    assert steps_of("B3") == [1.9, 1.8, 2.1]
+    assert steps_of("B7") == [7.3, 6.2, 7.0]
+
+
+def test_b7_has_more_blocks_than_the_rule_says() -> None:
+    with torch.device("meta"):
+        model = lesson.make_efficientnet(2.0, 3.1)
+    assert sum(isinstance(layer, lesson.MBConv) for layer in model) == 55
+    assert 3.1 * sum(blocks for *_, blocks in lesson.B0) == pytest.approx(49.6)
+    assert round(3.1 * 2.0**2 * (600 / 224) ** 2) == 89
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    theirs = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5))
+    with pytest.raises(
+        LessonError, match=r"1\.weight has the shape \(6, 4\).*1\.weight has \(5, 4\)"
+    ):
+        lesson.copy_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 6)), theirs)
+    with pytest.raises(LessonError, match=r"2 tensors .* has 4"):
+        lesson.copy_weights(nn.Sequential(nn.Linear(3, 4)), theirs)
+    ours = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(4, 5)})
+    lesson.copy_weights(ours, theirs)
+    assert torch.equal(ours["a"].bias, theirs[0].bias)
+    assert torch.equal(ours["b"].weight, theirs[1].weight)
+
+
+def test_the_ways_differ_in_what_their_names_say() -> None:
+    ways = lesson.WAYS
+    assert ways["side_20"] == (*ways["base"][:2], ways["together"][2], 1)
+    assert ways["longer"] == (*ways["base"][:3], 3)
+    assert ways["depth"] == (1.0, 3.0, *ways["base"][2:])
+    assert ways["width"] == (2.0, 1.0, *ways["base"][2:])
+    products = {}
+    for name in ("base", "together", "side_20"):
+        width, depth, side, times = ways[name]
+        model = lesson.make_efficientnet(width, depth, lesson.SMALL, stem=16, classes=10)
+        x = torch.zeros(1, 3, side, side)
+        products[name] = times * lesson.mobilenet.multiply_adds(model, x)
+    assert 3 * products["base"] < products["together"]
+    assert 2 * products["side_20"] < products["together"]
+
+
+def test_smaller_pictures_are_means_and_larger_ones_repeat() -> None:
     x = torch.randn(2, 3, 32, 32)
-    small = lesson.shrink(x, 16)
+    small = lesson.resize(x, 16)
     torch.testing.assert_close(small, x.unflatten(3, (16, 2)).unflatten(2, (16, 2)).mean((3, 5)))
-    assert torch.equal(lesson.shrink(x, 32), x)
-    assert lesson.shrink(x, 20).shape == (2, 3, 20, 20)
-    small = lesson.shrink(x, 16)
-    assert torch.equal(lesson.shrink(small, 32)[:, :, ::2, 1::2], small)
+    assert torch.equal(lesson.resize(x, 32), x)
+    assert lesson.resize(x, 20).shape == (2, 3, 20, 20)
+    small = lesson.resize(x, 16)
+    assert torch.equal(lesson.resize(small, 32)[:, :, ::2, 1::2], small)
 
 
 def test_the_exercises() -> None:

@@ -21,7 +21,7 @@ from common.lessons import ROOT
 
 DOCS = ROOT / "docs"
 ENDINGS = ("md", "zh.md")
-PHASES = ("phase01", "phase02", "phase03", "phase04", "phase06")
+PHASES = ("phase01", "phase02", "phase03", "phase04", "phase05", "phase06")
 NUMBER = r"[-−]?\d+/\d+|[-−]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?"
 COMMENT = re.compile(r"<!-- (let |= )(.+?) -->")
 EXERCISES = {"md": "Exercises", "zh.md": "练习"}
