@@ -51,7 +51,7 @@ class DenseLayer(nn.Module):
     A list of tensors (B, …, H, W), together `inputs` channels -> (B, growth, H, W)
     """
 
-    def __init__(self, inputs: int, growth: int, recompute: bool = False):
+    def __init__(self, inputs: int, growth: int, recompute: bool):
         super().__init__()
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, 4 * growth, 1, bias=False)

@@ -135,7 +135,7 @@ def test_weights_of_a_layer_by_hand() -> None:
 def test_from_where_a_bottleneck_pays(channels: int, pays: bool) -> None:
     """The first exercise: more than 7.2 k channels."""
     with torch.device("meta"):
-        through = conv_weights(lesson.DenseLayer(channels, 32))
+        through = conv_weights(lesson.DenseLayer(channels, 32, False))
     assert (through < 9 * channels * 32) is pays is (channels > 7.2 * 32)
 
 
@@ -189,6 +189,19 @@ def test_a_tensor_that_two_operations_keep_counts_once_and_weights_not_at_all() 
     x = torch.randn(2, 3, 4, 5)
     net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 1))
     assert lesson.numbers_kept(net, x) == 3 * 20 + 6 * 20
+
+
+def test_a_view_of_a_tensor_counts_once_too() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.requires_grad_().relu()
+            return self.conv(y) + self.conv(y.view_as(y))
+
+    assert lesson.numbers_kept(Viewing(), torch.randn(2, 3, 4, 5)) == 3 * 20
 
 
 FACTS = {  # million weights, billion multiply–adds, million numbers kept, accuracy: the table
@@ -274,7 +287,7 @@ def test_the_first_weights_of_layers_that_read_more_are_smaller() -> None:
     """The note: 1x1 filters start within 1/√C, so a map of mean weights is uneven untrained."""
     torch.manual_seed(0)
     for channels in (16, 64, 256):
-        weights = lesson.DenseLayer(channels, 32).conv1.weight
+        weights = lesson.DenseLayer(channels, 32, False).conv1.weight
         assert weights.abs().max() <= 1 / math.sqrt(channels)
         assert weights.abs().mean().item() == pytest.approx(0.5 / math.sqrt(channels), rel=0.05)
 
@@ -317,7 +330,7 @@ def test_a_cut_link_is_zero_and_nothing_else_changes(block: int, reader: int, so
 
 
 def test_padding_of_the_3x3_layer_keeps_the_places() -> None:
-    layer = lesson.DenseLayer(5, 3).eval()
+    layer = lesson.DenseLayer(5, 3, False).eval()
     assert layer([torch.zeros(2, 5, 6, 9)]).shape == (2, 3, 6, 9)
     x = torch.zeros(1, 5, 6, 9)
     x[0, :, 2, 4] = 1

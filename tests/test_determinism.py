@@ -9,7 +9,9 @@ from engine import Engine, Job, Outcome
 from test_lessons_run import JOBS
 
 # metrics that measure the machine; claims of kind "timed" are left out as well
-MEASURED = re.compile(r"(^|_)(seconds?|minutes?|ms|us|ns|speedup|faster|mib|throughput|as_long)($|_)")
+MEASURED = re.compile(
+    r"(^|_)(seconds?|minutes?|ms|us|ns|speedup|faster|mib|throughput|as_long)($|_)"
+)
 # what a sentence says of the machine: 1.3 s, 35.2 times, 210 MiB, 4,100 pictures/s
 TIMING = re.compile(
     r"\s*\d[\d.,]*(e[+-]?\d+)? ?"
