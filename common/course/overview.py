@@ -117,6 +117,10 @@ def _param(call: ast.Call, constants: dict[str, ast.expr]) -> Any:
 
 def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
     """What the expression says; where that would need imports, the expression itself."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "tuple":
+        table = constants.get(ast.unparse(node.args[0]))
+        if isinstance(table, ast.Dict):
+            return tuple(_value(key, constants) for key in table.keys)
     if isinstance(node, ast.Name):
         node = constants.get(node.id, node)
     try:
