@@ -568,27 +568,39 @@ def survivors_of(tests: Path, mutants: list[Mutant]) -> list[Mutant]:
         copied = Path(folder) / "course"
         shutil.copytree(ROOT, copied, ignore=ignore)
         script = copied / lesson.path.relative_to(ROOT)
-        with runner_of(copied, tests) as tests_pass:
+        with runner_of(copied) as tests_pass:
             seconds = time.perf_counter()
             # tests that fail without a change would catch everything
-            if not tests_pass(600):
+            if not tests_pass([f"tests/{tests.name}"], 600):
                 return mutants
             limit = max(LEAST_LIMIT, 5 * (time.perf_counter() - seconds))
             found = []
             for mutant in mutants:
                 script.write_text(mutant.text(), encoding="utf-8")
-                if tests_pass(limit):
+                if tests_pass(likeliest_first(tests, mutant.where), limit):
                     found.append(mutant)
             return found
 
 
-@contextlib.contextmanager
-def runner_of(folder: Path, tests: Path) -> Iterator[Callable[[float], bool]]:
-    """A function of a limit in seconds: do these tests pass in the copied repository, in time?
+def likeliest_first(tests: Path, where: str) -> list[str]:
+    """The tests of a file as pytest names them; first those that mention where the change is."""
+    text = tests.read_text(encoding="utf-8")
+    names = [re.escape(name) for name in re.findall(r"\w+", where.split(" #")[0])]
+    mentions = re.compile(rf"\b({'|'.join(names)})\b")
+    nodes = [node for node in ast.parse(text).body if hasattr(node, "name")]
+    nodes = [node for node in nodes if re.match("[Tt]est", node.name)]
+    nodes.sort(key=lambda node: not mentions.search(ast.get_source_segment(text, node)))
+    return [f"tests/{tests.name}::{node.name}" for node in nodes]
 
-    On Linux one process imports torch and the others, and forks for each run (warm_pytest.py).
+
+@contextlib.contextmanager
+def runner_of(folder: Path) -> Iterator[Callable[[list[str], float], bool]]:
+    """A function of tests and a limit in seconds: do they pass in the copied repository, in time?
+
+    Tests that failed lately come first. On Linux one process imports torch and the others, and
+    forks for each run (warm_pytest.py).
     """
-    arguments = ["-x", "-q", "-p", "no:cacheprovider", f"tests/{tests.name}"]
+    options = ["-x", "-q", "--ff"]
     # Under CI a test that is skipped here would fail, and so seem to catch everything.
     environment = {
         name: value for name, value in os.environ.items() if "PYTEST" not in name and name != "CI"
@@ -606,8 +618,8 @@ def runner_of(folder: Path, tests: Path) -> Iterator[Callable[[float], bool]]:
         ) as server:
             assert server.stdout.readline() == "ready\n", "warm_pytest.py did not start"
 
-            def ask(limit: float) -> bool:
-                request = {"arguments": arguments, "limit": math.ceil(limit)}
+            def ask(tests: list[str], limit: float) -> bool:
+                request = {"arguments": [*options, *tests], "limit": math.ceil(limit)}
                 server.stdin.write(json.dumps(request) + "\n")
                 server.stdin.flush()
                 return int(server.stdout.readline()) == 0
@@ -616,8 +628,8 @@ def runner_of(folder: Path, tests: Path) -> Iterator[Callable[[float], bool]]:
             server.stdin.close()
         return
 
-    def run(limit: float) -> bool:
-        command = [sys.executable, "-m", "pytest", *arguments]
+    def run(tests: list[str], limit: float) -> bool:
+        command = [sys.executable, "-m", "pytest", *options, *tests]
         try:
             done = subprocess.run(
                 command,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine import Engine
-from mutate import Mutant, chosen, judge, mutants_of, read_equal, stale
+from mutate import Mutant, chosen, judge, likeliest_first, mutants_of, read_equal, stale
 
 from common.lessons import Lesson, all_lessons, find_lesson
 
@@ -232,6 +232,20 @@ def test_a_lesson_that_does_not_pass_is_not_judged(plant, engine: Engine) -> Non
     lesson = plant(TAUGHT.replace("total / len(numbers)", "total"))
     tally = judge(engine, lesson, mutants_of(lesson), set())
     assert tally.mutants == 0 and "does not pass unchanged" in tally.row("01/99")
+
+
+def test_tests_that_mention_the_changed_function_come_first(tmp_path: Path) -> None:
+    tests = tmp_path / "test_some.py"
+    tests.write_text(
+        "def test_b():\n    load()\n\n\ndef helper():\n    pass\n\n\n"
+        "@mark\ndef test_a():\n    fit()\n\n\nclass TestC:\n    pass\n",
+        encoding="utf-8",
+    )
+    assert likeliest_first(tests, "Model.fit #2") == [
+        "tests/test_some.py::test_a",
+        "tests/test_some.py::test_b",
+        "tests/test_some.py::TestC",
+    ]
 
 
 def test_a_sample_is_drawn_by_its_seed() -> None:
