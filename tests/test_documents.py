@@ -22,6 +22,10 @@ from common.lessons import ROOT
 DOCS = ROOT / "docs"
 ENDINGS = ("md", "zh.md")
 PHASES = ("phase01", "phase02", "phase03", "phase04", "phase05", "phase06")
+# a text on this phase may link its lessons until the phase stands above
+NEXT = tuple({"phase07"} - set(PHASES))
+# their terms stand in no lesson, so that CONCEPTS has a part for each
+MATHEMATICS = ("LINEAR_ALGEBRA_DL", "PROBABILITY_FOR_DL")
 NUMBER = r"[-−]?\d+/\d+|[-−]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?"
 COMMENT = re.compile(r"<!-- (let |= )(.+?) -->")
 EXERCISES = {"md": "Exercises", "zh.md": "练习"}
@@ -88,6 +92,28 @@ SECTIONS = {
         "Sampling": "2.6 3.7 3.8",
         "Where it appears": "3.5 3.6 3.9",
     },
+    "ATTENTION_IS_ALL_YOU_NEED": {
+        "The claim": "6.7 6.8 7.1",
+        "one page": "7.4 7.5 7.6",
+        "Scaled dot-product attention": "6.8 7.1",
+        "divide by the square root": "7.1 7.12",
+        "Masks": "6.6 7.1 7.4 7.5",
+        "Multi-head attention": "7.2",
+        "feed-forward network": "7.4",
+        "Residual connections and layer normalization": "4.7 5.7 7.4",
+        "tied weights": "6.7 7.6",
+        "Positional encoding": "7.1 7.3",
+        "Counting the parameters": "7.6",
+        "Counting the work": "7.2",
+        "warm-up": "3.6 7.6",
+        "label smoothing": "3.5 4.6 7.6",
+        "averaged checkpoints": "6.7 7.10 7.0",
+        "Results": "7.0",
+        "ablations": "7.2 7.3 7.6",
+        "misreadings": "6.8 7.1 7.2 7.5",
+        "changed since": "7.3 7.7 7.9 7.10 7.11 7.12",
+        "Where each part": "7.1 7.2 7.3 7.4 7.5 7.6 7.7 7.8 7.9 7.10 7.11 7.12 7.0 7.0b",
+    },
 }
 INSIDE = {  # topics without a heading of their own
     "LINEAR_ALGEBRA_DL": (
@@ -132,6 +158,29 @@ INSIDE = {  # topics without a heading of their own
         "Gumbel-max",
         "code length|码长",
     ),
+    "ATTENTION_IS_ALL_YOU_NEED": (
+        "low rank|低秩",
+        "block diagonal|块对角",
+        "cross-attention|交叉注意力",
+        "permutation equivariance|置换等变",
+        "shift is a rotation|平移是旋转",
+        "pre-norm",
+        "post-norm",
+        "63,082,496",
+        "65 million|6500 万",
+        "perplexity|困惑度",
+        "length penalty|长度惩罚",
+        "28.4",
+        "41.8",
+        "newstest2013",
+        "over the keys|对键",
+        "last\\*? encoder layer|编码器最后一层",
+        "RoPE",
+        "RMSNorm",
+        "SwiGLU",
+        "KV cache|KV 缓存",
+        "GQA",
+    ),
 }
 # a display in a fence, or a formula inside a line
 FORMULA = re.compile(r"^```math\n(.+?)^```$|\$`([^`\n]+)`\$", re.DOTALL | re.MULTILINE)
@@ -149,7 +198,7 @@ def formulas(text: str) -> list[str]:
     return sorted(re.sub(r"\\text\{[^}]*\}", r"\\text{}", formula) for formula in found)
 
 
-def planned() -> dict[str, str]:
+def planned(phases: tuple[str, ...] = PHASES) -> dict[str, str]:
     """{"1.1": "phase01_data_science/01-numpy-basics", …} of these phases.
 
     A project is "1.0", the second one of a phase "6.0b".
@@ -157,7 +206,7 @@ def planned() -> dict[str, str]:
     entries = [entry.lesson for phase in curriculum.load(ROOT).phases for entry in phase.entries]
     found = {}
     for lesson in entries:
-        if lesson.phase.startswith(PHASES):
+        if lesson.phase.startswith(phases):
             place = 0 if lesson.is_project else int(lesson.path.stem[:2])
             number = f"{int(lesson.phase[5:7])}.{place}"
             found[number + "b" if number in found else number] = lesson.key
@@ -252,8 +301,14 @@ def test_both_languages_say_the_same(name: str) -> None:
 @pytest.mark.parametrize("name, ending", DOCUMENTS + [("CONCEPTS", ending) for ending in ENDINGS])
 def test_links_and_pictures_exist(name: str, ending: str) -> None:
     targets = re.findall(r"\[[^\]]*\]\(([^)\s#]+)", without_code(read(name, ending)))
+    awaited = {
+        target
+        for key in planned(NEXT).values()
+        for target in (f"../{key}.py", f"{key}.md", f"{key}.zh.md")
+    }
     missing = sorted(
         {target for target in targets if "://" not in target and not (DOCS / target).exists()}
+        - awaited
     )
     assert not missing, f"links to files that are not there: {missing}"
     other = [
@@ -300,7 +355,7 @@ def test_a_wrong_number_is_noticed(name: str, ending: str) -> None:
 
 @each_text
 def test_every_topic_is_there_with_its_lessons(name: str, ending: str) -> None:
-    text, keys = read(name, ending), planned()
+    text, keys = read(name, ending), planned(PHASES + NEXT)
     for heading, numbers in SECTIONS[name].items():
         section = part(text, heading)
         missing = [
@@ -327,7 +382,7 @@ def test_formulas_survive_markdown(name: str, ending: str) -> None:
 def test_ten_exercises_have_folded_answers(name: str, ending: str) -> None:
     text = read(name, ending)
     asked, answered = exercises(text, EXERCISES[ending])
-    assert (asked, answered) == (10, 10)
+    assert asked == answered >= 10
     tight = re.findall(r"</summary>(?!\n\n)|(?<!\n\n)</details>", text)
     assert not tight, "a blank line after </summary> and before </details>, or Markdown stays raw"
 
@@ -390,7 +445,7 @@ def test_every_concept_has_its_lesson_and_every_lesson_a_concept(ending: str) ->
     pieces = re.split(r"^## ", read("CONCEPTS", ending), flags=re.M)[1:]
     for phase, piece in zip(PHASES, pieces):
         assert {target[3:10] for *_, target in TERM.findall(piece)} == {phase}
-    for name, piece in zip(SECTIONS, pieces[len(PHASES) :], strict=True):
+    for name, piece in zip(MATHEMATICS, pieces[len(PHASES) :], strict=True):
         assert {target.split("#")[0] for *_, target in TERM.findall(piece)} == {f"{name}.{ending}"}
 
     linked = [target for *_, target in terms(ending) if "#" not in target]
