@@ -3,7 +3,7 @@ LeNet-5：读支票的网络
 
 You will be able to answer
     1. What are its layers, and what is in them?   show_layers    parameters, sequential
-    2. What was different in the net of 1998?      show_1998      by-hand, table, paper
+    2. What was different in the net of 1998?      show_1998      by-hand, table, reads, paper
     3. How well does it read digits?               show_digits    overfits, depends, digits
     4. What does it have that an MLP has not?      show_shuffled  ahead, gone
     5. How does it read a row of digits at once?   show_row       row, crowded, between
@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.checks import check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.images import load_images
 from common.data.tensors import to_tensors
-from common.figures import BLUE, GREY, new_figure, save_figure
+from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
 from common.training import evaluate, fit
 
@@ -83,10 +83,8 @@ def show_layers(cfg: Config) -> None:
     x = torch.randn(1, 1, 32, 32).double()
     for name, layer in model.named_children():
         x = layer(x)
-        size = f"{x.shape[2]}x{x.shape[3]}"
-        print(f"  {name:<7} {x.shape[1]:3} maps of {size:<5} {count(layer):7,} parameters")
-    text = "in all {}, most of them in C5"
-    check("parameters", text, count(model), at_least=61_706, at_most=61_706)
+        print(f"  {name:<7} {tuple(x.shape[1:])!s:<12} {count(layer):7,} parameters")
+    check_close("parameters", "in all 61,706, most of them in C5", count(model), 61_706)
 
     # As it is usually written: flattened behind S4, then three dense layers.
     dense = [nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)]
@@ -174,13 +172,20 @@ def show_1998(cfg: Config) -> None:
     check_close("by-hand", text, layer(x), [[[[0.7616, -0.7616]]]], atol=1e-4)
 
     table = connections()
-    print("  maps of S2 read by each of C3: " + " ".join(map(str, table.sum(dim=1).tolist())))
-    check_close("table", "and each of the six is read by ten of C3", table.sum(dim=0), [10] * 6)
+    paper = "012 123 234 345 450 501 0123 1234 2345 3450 4501 5012 0134 1245 0235 012345"
+    wanted = [str(number) in maps for maps in paper.split() for number in range(6)]
+    text = "which maps of S2 each map of C3 reads: table I of the paper"
+    check_close("table", text, table, torch.tensor(wanted).reshape(16, 6))
 
-    parts = [count(layer) for layer in list(LeNet1998().children())[:-1]]  # without the output
-    print("  C1 to F6: " + " + ".join(f"{part:,}" for part in parts))
-    text = "up to F6 the net of 1998 has {} parameters, the paper's number"
-    check("paper", text, sum(parts), at_least=60_000, at_most=60_000)
+    model = LeNet1998()
+    x = torch.randn(1, 6, 10, 10)  # maps of C1
+    other = torch.cat([x[:, :5], torch.randn(1, 1, 10, 10)], dim=1)  # another map 5
+    changed = model.c3(model.s2(x)) != model.c3(model.s2(other))  # (1, 16, 1, 1)
+    text = "another map 5 in front of S2: ten maps of C3 change, those that read it"
+    check_close("reads", text, changed.flatten(), table[:, 5])
+
+    parts = [count(layer) for layer in list(model.children())[:-1]]  # without the output
+    check_close("paper", "C1 to F6 have the paper's 60,000 parameters", sum(parts), 60_000)
 
 
 def show_digits(cfg: Config) -> dict[str, float]:
@@ -224,9 +229,7 @@ def show_shuffled(cfg: Config) -> tuple[dict[str, float], nn.Module, tuple[Tenso
     return found, model, sets[1]
 
 
-def show_row(
-    cfg: Config, model: nn.Module, test_set: tuple[Tensor, Tensor]
-) -> tuple[dict[str, float], Tensor, Tensor]:
+def show_row(cfg: Config, model: nn.Module, test_set: tuple) -> tuple[dict, Tensor, Tensor]:
     print("\n[5] Five digits in a row: the same convolutions, once over the whole picture")
     x, y = test_set
     # 24 pixels wide, side by side: a window of 32 holds 4 pixels of each neighbour.
@@ -280,21 +283,21 @@ def make_mlp() -> nn.Module:
 
 
 def moved(x: Tensor) -> Tensor:
-    """The pictures of a batch, all moved by up to 2 pixels down and right or up and left."""
-    return x.roll(torch.randint(-2, 3, size=(2,)).tolist(), dims=(2, 3))
+    """The pictures of a batch, all moved alike, by up to 2 pixels along each axis."""
+    down, right = torch.randint(0, 5, size=(2,)).tolist()
+    return F.pad(x, [2] * 4, value=-0.1)[:, :, down : down + 32, right : right + 32]
 
 
 def learn(kind, sets: list, epochs: int, seed: int, move=None) -> tuple[nn.Module, float]:
     """Train a new net at a falling rate; the net, and its accuracy on the test set."""
-    train_set, test_set = sets
     torch.manual_seed(seed)
     model = kind()
-    batches = Batches(*train_set, batch_size=64, shuffle=True, seed=seed, transform=move)
+    batches = Batches(*sets[0], batch_size=64, shuffle=True, seed=seed, transform=move)
     adam = torch.optim.Adam(model.parameters(), lr=0.004)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=epochs * len(batches))
     loss_fn = training.cross_entropy
     fit(model, batches, adam, loss_fn, epochs=epochs, scheduler=falling, quiet=True)
-    held_out = Batches(*test_set, batch_size=500)
+    held_out = Batches(*sets[1], batch_size=500)
     return model, evaluate(model, held_out, training.accuracy)["accuracy"]
 
 
@@ -308,8 +311,7 @@ def draw_filters(cfg: Config, model: nn.Module, x: Tensor) -> None:
     for column in range(6):
         axes[0, column].imshow(filters[column], cmap="RdBu", vmin=-largest, vmax=largest)
         axes[1, column].imshow(maps[column], cmap="RdBu", vmin=-1, vmax=1)
-    axes[0, 0].set_title("blue adds, red subtracts", fontsize=11)
-    axes[1, 0].set_title("blue 1, white 0, red -1", fontsize=11)
+    axes[0, 0].set_title("blue above 0, red below", fontsize=11)
     for axis in axes.flat:
         axis.axis("off")
     figure.suptitle("Some filters of C1 respond to strokes, some to their edges", fontweight="bold")
@@ -324,13 +326,11 @@ def draw_row(cfg: Config, picture: Tensor, probabilities: Tensor) -> None:
     top.grid(False)
     middles = 16 + 4 * torch.arange(25)
     best, digits = probabilities.max(dim=0)
-    bottom.plot(middles, best, color=GREY)
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    bottom.plot(middles, best, color=GREY, alpha=0.3)
     for window in range(25):
-        colour = BLUE if window % 6 == 0 else GREY
-        place = (middles[window], best[window])
-        bottom.annotate(digits[window].item(), place, color=colour, ha="center", bbox=white)
-    bottom.set(xlabel="middle of the window; blue: a digit stands there", ylim=(0, 1.1))
+        colour = {0: BLUE, 3: ORANGE}.get(window % 6, GREY)
+        bottom.text(middles[window], best[window], digits[window].item(), color=colour, ha="center")
+    bottom.set(xlabel="middle of the window; blue: a digit, orange: midway", ylim=(0, 1.1))
     bottom.set(ylabel="probability of the likeliest")
     save_figure(figure, cfg.out / "row")
 

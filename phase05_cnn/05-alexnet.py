@@ -179,7 +179,7 @@ def show_2012(cfg: Config) -> tuple[dict[str, float], list[tuple[int, int]]]:
         print(f"  {name}  {parameters:11,} parameters {work:12,} multiplications")
     parameters, work = (sum(column) for column in zip(*found))
     found_totals = torch.tensor([parameters, work])
-    text = f"in all {parameters:,} parameters as in the paper, and {work:,} multiplications"
+    text = f"in all {parameters:,} parameters, the paper's 60 million, and {work:,} multiplications"
     check_close("totals", text, found_totals, torch.tensor([60_965_224, 724_406_816]))
     left = any(layer._forward_hooks for layer in model.modules())
     check("removed", "no hook is left in the model", not left)

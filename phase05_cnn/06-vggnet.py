@@ -2,12 +2,12 @@
 VGG：用三个小卷积核代替一个大的
 
 You will be able to answer
-    1. What do three layers of 3x3 compute?     show_composed  by-hand, composed
-    2. When do they cost less than one of 7x7?  show_savings   counted, field, saved, stride, stem
-    3. Are these the nets that others use?      show_parity    names, logits
-    4. Where are weights, work and maps?        show_costs     largest, front
-    5. Which first weights does depth need?     show_start     shrinks, overfits, depends, stuck
-Predict   largest: VGG-16 has 16 layers with weights. What share of its parameters is in one?
+    1. What do three 3x3 layers compute?    show_composed  by-hand, composed
+    2. When do they cost less than a 7x7?   show_savings   counted, field, saved, stride, stem, both
+    3. Are these the nets that others use?  show_parity    names, logits
+    4. Where are weights, work and maps?    show_costs     largest, front
+    5. Which start does depth need?         show_start     shrinks, overfits, depends, stuck
+Predict   largest: what share of VGG-16's parameters is in the largest of its 16 layers?
 Run       python phase05_cnn/06-vggnet.py                                  about 15 s
 Needs     phase03_pytorch/09-training-loop, phase04_mlp/09-weight-init,
           phase05_cnn/03-receptive-field, phase05_cnn/05-alexnet
@@ -50,7 +50,6 @@ TABLE = {
 class Config(LessonConfig):
     threads = 1
     data: str = param("shapes", "pictures of [5]", choices=("shapes", "shapes-hard", "cifar10"))
-    net: str = param("vgg16", "the net of [5]", choices=tuple(TABLE), tiny="vgg11")
     steps: int = param(50, "steps of training", tiny=40, low=40)
 
 
@@ -65,7 +64,8 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     whole = first.new_zeros(len(second), first.shape[1], k + n - 1, k + n - 1)
     for i in range(n):
         for j in range(n):
-            # Moved by i, j, the second layer reads everything that the first one reads there.
+            # The weight at i, j reads the first layer's output i rows down and j columns to the
+            # right, so there the first filter lies moved by as much.
             moved = torch.einsum("om,mcrs->ocrs", second[:, :, i, j], first)
             whole[:, :, i : i + k, j : j + k] += moved
     return whole
@@ -94,9 +94,9 @@ def show_composed(cfg: Config) -> None:
 
 
 def count_products(layers: Sequence, channels: Sequence, height: int, width: int) -> int:
-    """How many products the convolutions add up for one picture (channels[0], height, width).
+    """How many products (MACs, multiply-accumulates) the convolutions add up for one picture.
 
-    channels: what the first layer reads, then what each layer gives.
+    channels: what the first layer reads, then what each gives. height, width: of the picture.
     """
     # practice: Count the products
     total = 0
@@ -135,6 +135,8 @@ def show_savings(cfg: Config) -> None:
     stem = share(three, one, (3, 64, 64, 64))
     text = "and as the first layers, from 3 channels to 64, {} times as many"
     check("stem", text, stem, above=8, below=8.1)
+    both = share(three_strided, one_strided, (3, 64, 64, 64))
+    check("both", "with both they multiply: {} times as many", both, above=20.3, below=20.4)
 
 
 def make_features(plan: Sequence[int | str]) -> nn.Sequential:
@@ -201,7 +203,7 @@ def show_parity(cfg: Config) -> None:
 
 
 def show_costs(cfg: Config) -> tuple[dict[str, float], Tensor]:
-    print("\n[4] VGG-16 for a picture of 224x224, block by block; the sixth are the dense layers")
+    print("\n[4] VGG-16 for a picture of 224x224, block by block")
     with torch.device("meta"):
         model = VGG(TABLE["vgg16"])
         costs = alexnet.costs(model, torch.empty(1, 3, 224, 224))
@@ -213,9 +215,10 @@ def show_costs(cfg: Config) -> tuple[dict[str, float], Tensor]:
         rows.append((parameters, work, outputs))
     table = torch.tensor(rows)  # (16, 3)
     print(f"  {'':<8} {'parameters':>11} {'products':>14} {'outputs':>10}")
-    for number, block in enumerate(table.split([2, 2, 3, 3, 3, 3]), 1):
+    names = [f"block {number}" for number in range(1, 6)] + ["dense"]
+    for name, block in zip(names, table.split([2, 2, 3, 3, 3, 3])):
         parameters, work, outputs = block.sum(dim=0).tolist()
-        print(f"  block {number}  {parameters:11,} {work:14,} {outputs:10,}")
+        print(f"  {name:<8} {parameters:11,} {work:14,} {outputs:10,}")
 
     shares = table / table.sum(dim=0)
     largest = shares[:, 0].max().item()
@@ -249,10 +252,11 @@ def show_start(cfg: Config) -> dict[str, float]:
             factor = shrink_factor(VGG(plan), 0.01)
         print(f"  {name}: with 0.01 the logits are {factor:.1e} times as large as with He's")
 
-    # An eighth as wide: 0.01 · √8 makes a layer shrink its input as 0.01 does in full width.
+    # An eighth as wide: with 0.01 · √8 the inner layers shrink as with 0.01 in full width. Not so
+    # the first convolution, which reads 3 channels in both, and the first dense layer.
     small_std = 0.01 * 8**0.5
-    careful = narrow(cfg.net, cfg.seed)
-    small = narrow(cfg.net, cfg.seed, small_std)
+    careful = narrow("vgg16", cfg.seed)
+    small = narrow("vgg16", cfg.seed, small_std)
     factor = shrink_factor(small, small_std)
     data = load_images(cfg)
     x, y = to_tensors(data.x_train[:32], data.y_train[:32])
@@ -262,7 +266,7 @@ def show_start(cfg: Config) -> dict[str, float]:
 
     loss_fn = training.cross_entropy
     adam = torch.optim.Adam(careful.parameters(), lr=5e-4)
-    text = f"{cfg.net}, He's start: 32 pictures are learned by heart: the loss falls to {{}}"
+    text = "vgg16, He's start: 32 pictures are learned by heart: the loss falls to {}"
     overfits("overfits", text, careful, (x, y), loss_fn, adam, steps=cfg.steps)
     predicted = careful(x).argmax(dim=1)
     depends_on_input("depends", "of these a share of {} is then recognised", predicted, y)
@@ -272,8 +276,9 @@ def show_start(cfg: Config) -> dict[str, float]:
     rows = fit(small, [(x, y)], adam, loss_fn, epochs=cfg.steps, quiet=True)
     loss = rows[-1]["train_loss"]
     guessing = torch.special.entr(y.bincount() / len(y)).sum().item()
-    text = f"too small a start: {{}}; knowing only how frequent each class is gives {guessing:.3f}"
-    expect("stuck", text, loss, above=guessing - 0.15)
+    text = f"too small a start, {cfg.steps} steps: {{}}; knowing only how frequent each class is "
+    text += f"gives {guessing:.3f}"
+    expect("stuck", text, loss, above=guessing - 0.15, below=guessing + 0.15)
     return {"small": loss, "guessing": guessing}
 
 
@@ -306,6 +311,7 @@ def logits_of_both(model: nn.Module, reference: nn.Module, x: Tensor) -> tuple[T
     """Both get the same random weights, and share them in memory."""
     weights = {}
     for name, shape in shapes(reference).items():
+        # He's deviation, drawn evenly. shape[1:] of a bias is empty: up to √6, so that it counts.
         bound = (6 / shape[1:].numel()) ** 0.5
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     model.load_state_dict(weights, assign=True)
@@ -319,7 +325,8 @@ def draw_costs(cfg: Config, shares: Tensor) -> None:
     figure, axes = new_figure(1, 3, size=(12, 5), sharey=True)
     for column, (axis, title) in enumerate(zip(axes, ("parameters", "products", "outputs"))):
         axis.barh(names, 100 * shares[:, column], color=[BLUE] * 13 + [ORANGE] * 3)
-        axis.set(title=title, xlabel="share in %")
+        axis.bar_label(axis.containers[0], fmt="%.0f", fontsize=8)
+        axis.set(title=title, xlabel="share in %, own scale")
     axes[0].invert_yaxis()
     title = "Weights in the dense layers, work in the convolutions, the largest maps in front"
     figure.suptitle(title, fontweight="bold")

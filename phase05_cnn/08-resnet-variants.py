@@ -5,7 +5,7 @@ You will be able to answer
     1. What does a bottleneck save?              show_bottleneck  by-hand
     2. Are these the nets that others use?       show_parity      parameters, logits
     3. How much work is each of them?            show_work        stages, published, twice
-    4. Why no ReLU behind the sum?               show_preact      lost, identity
+    4. Why no ReLU behind the sum?               show_preact      lost, first, identity
 Predict   saved: how many times fewer weights has a bottleneck 256→64→256 than two 3x3 of 256?
 Run       python phase05_cnn/08-resnet-variants.py                         about 15 s
 Needs     phase05_cnn/07-resnet
@@ -85,25 +85,25 @@ def show_bottleneck(cfg: Config) -> dict[str, float]:
     return {"saved": weights[0] / weights[1]}
 
 
-def stage_widths(stage: int, bottleneck: bool, groups: int, base_width: int) -> tuple[int, int]:
+def stage_widths(stage: int, bottleneck: bool, groups: int, width: int) -> tuple[int, int]:
     """Channels of the 3x3 layers, and behind each block, in stage 0 to 3."""
     channels = 64 * 2**stage
     if not bottleneck:
         return channels, channels
-    return base_width * groups * 2**stage, 4 * channels
+    return width * groups * 2**stage, 4 * channels
 
 
 class ResNet(nn.Module):
     """The nets for ImageNet. (B, 3, H, W) -> (B, classes). Names are torchvision's."""
 
-    def __init__(self, blocks: tuple, bottleneck=True, groups=1, base_width=64, classes=1000):
+    def __init__(self, blocks: tuple, bottleneck: bool, groups: int, width: int, classes=1000):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = 64
         for stage, count in enumerate(blocks):
-            inner, outputs = stage_widths(stage, bottleneck, groups, base_width)
+            inner, outputs = stage_widths(stage, bottleneck, groups, width)
             layer = nn.Sequential()
             for number in range(count):
                 stride = 2 if stage > 0 and number == 0 else 1
@@ -153,6 +153,7 @@ def show_parity(cfg: Config) -> None:
         resnet.randomize(reference)
         with torch.device("meta"):
             model = ResNet(*DESIGNS[name]).eval()
+        # assign: take the reference's tensors themselves; a meta tensor has no memory to fill.
         model.load_state_dict(reference.state_dict(), assign=True)
         with torch.no_grad():
             ours.append(model(x))
@@ -240,8 +241,17 @@ def show_preact(cfg: Config) -> dict[str, float]:
         h = resnet.BasicBlock(8, 8).double()(h)
         passes &= h > 0  # where the ReLU behind the sum gives 0, no gradient comes back
     lost = 1 - passes.double().mean().item()
-    text = "blocks of 5.7, random weights: at a share of {} of all places a ReLU cuts the way"
+    text = "blocks of 5.7, random weights: for a share of {} of all values a ReLU cuts the way"
     check("lost", text, lost, above=0.75, below=0.9)
+
+    block = PreActBlock(1).eval()  # a new batch norm in evaluation only adds its shift
+    nn.init.constant_(block.bn1.bias, 1.0)
+    nn.init.constant_(block.conv1.weight, -2.0)
+    nn.init.constant_(block.bn2.bias, 5.0)
+    nn.init.constant_(block.conv2.weight, 0.5)
+    pixels = torch.tensor([-3.0, 1.0, 3.0]).reshape(3, 1, 1, 1)  # three pictures of one pixel
+    text = "x + max(5 - 2 · max(x + 1, 0), 0) / 2 of -3, 1 and 3 is -0.5, 1.5 and 3"
+    check_close("first", text, block(pixels).flatten(), [-0.5, 1.5, 3], atol=1e-4)
 
     blocks = [PreActBlock(8).double() for _ in range(20)]
     for block in blocks:

@@ -6,7 +6,7 @@ You will be able to answer
     2. How many products does it save, and how much time?  show_cost       ratio, v1, pair
     3. When does an inverted residual add its input?       show_block      joined
     4. How fast are the published networks?  show_published  v2, v3, v2-faster, v3-faster
-    5. Which block learns more in less time?  show_training  overfits, depends, slower, more, linear
+    5. Which block learns more in less time?  show_training  overfits, depends, slower, more
 Predict   v2_faster: V2 multiplies a sixth as often as ResNet-18. How many times faster is it?
 Run       python phase05_cnn/09-mobilenet.py                           about a minute
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/01-convolution-basics
@@ -151,7 +151,7 @@ class InvertedResidual(nn.Module):
             layers.append(conv_norm(inputs, hidden, kernel=1, activation=activation))
         layers += [conv_norm(hidden, hidden, stride, kernel, hidden, activation), excite]
 
-        # No activation behind the narrowing: a ReLU would set about half of few numbers to 0.
+        # No activation behind the narrowing: of the few numbers there a ReLU would set half to 0.
         layers.append(conv_norm(hidden, outputs, kernel=1, activation=nn.Identity))
         self.block = nn.Sequential(*layers)
         self.is_residual = stride == 1 and inputs == outputs
@@ -219,7 +219,7 @@ def show_training(cfg: Config) -> dict[str, float]:
     narrow = [(20, 2), (20, 1), (32, 2)]
     # Block, channels and strides, first channels, highest rate (see the note; relu: as inverted).
     kinds = {
-        "ordinary": (conv_norm, [(40, 2), *2 * [(40, 1)], (64, 2), *2 * [(64, 1)]], 24, 0.01),
+        "ordinary": (conv_norm, [(48, 2), *2 * [(48, 1)], (72, 2), *2 * [(72, 1)]], 24, 0.003),
         "separable": (separable, [(48, 2), (48, 1), (96, 2), (96, 1)], 16, 0.01),
         "inverted": (inverted, narrow, 12, 0.03),
         "relu": (partial(inverted, behind=nn.ReLU), narrow, 12, 0.03),
@@ -237,6 +237,7 @@ def show_training(cfg: Config) -> dict[str, float]:
         for number in range(cfg.runs):
             torch.manual_seed(10 * cfg.seed + number)
             model = make_v1(block, table, stem, classes=10)
+            model.to(memory_format=torch.channels_last)  # the same sums, in less time
             learn(model, train, cfg, rate)
             found.append(round(training_loop.evaluate_accuracy(model, [test]), 3))
         print(f"  {name:<9}  {multiply_adds(model, test[0][:1]):9,} products, accuracies {found}")
@@ -245,14 +246,13 @@ def show_training(cfg: Config) -> dict[str, float]:
     predicted = trained["inverted"](test[0]).argmax(dim=1)
     depends_on_input("depends", "inverted: the answer depends on the shape", predicted, test[1])
 
-    ordinary, inner = (partial(trained[name], test[0][:32]) for name in ("ordinary", "inverted"))
-    text = "32 pictures: ordinary blocks take {} times as long as inverted residuals"
-    with torch.inference_mode():
-        scores["as_long"] = timed("slower", text, ordinary, inner, at_least=1, repeats=9)
+    pair = [partial(learn, trained[name], batch, cfg) for name in ("ordinary", "inverted")]
+    text = "ordinary blocks take {} times as long as inverted residuals to learn from 32 pictures"
+    scores["as_long"] = timed("slower", text, *pair, at_least=1, repeats=9)
     text = "yet on average inverted residuals read {} more"
     expect("more", text, scores["inverted"] - scores["ordinary"], at_least=0.02)
-    text = "without a ReLU behind the narrowing they read {} more than with one"
-    expect("linear", text, scores["inverted"] - scores["relu"], at_least=0.03)
+    more = scores["inverted"] - scores["relu"]  # no claim: it goes from 0.01 to 0.2 by seed
+    print(f"  without a ReLU behind the narrowing they read {more:.2f} more than with one")
     return scores
 
 

@@ -6,7 +6,7 @@ You will be able to answer
     2. Are these the published networks?             show_parity  parameters, logits
     3. What does reading everything cost?            show_memory  kept, gradients, twice, whole
     4. Does a small one learn?                       show_small   overfits, depends
-    5. Which earlier layers does it use then?        show_links   input, old, stale, idle
+    5. Which earlier layers does it use then?        show_links   idle, together, input, old, stale
 Predict   doubled: a block gets twice as many layers. How many times as much must it keep?
 Run       python phase05_cnn/13-densenet.py                                about 30 s
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/08-resnet-variants,
@@ -207,12 +207,12 @@ def numbers_kept(model: nn.Module, x: Tensor) -> float:
 
 
 def show_memory(cfg: Config) -> dict[str, float]:
-    print("\n[3] What is kept for each pixel by 12 and 24 layers: k = 4, and as many in front")
+    print("\n[3] What is kept for each pixel by 12 and 24 layers: k = 4, and 4 channels come in")
     kept = []
     for recompute in (False, True):
         for layers in (12, 24):
             block = DenseBlock(4, 4, layers, recompute)
-            kept.append(numbers_kept(block, torch.randn(2, 4, 3, 5)) / 15)
+            kept.append(numbers_kept(block, torch.randn(2, 4, 3, 5)) / 15)  # 3 · 5 pixels
     text = "k · L · (L + 9): 1,008 and 3,168 numbers; if computed again, 9 · k · L: 432 and 864"
     check_close("kept", text, kept, [1008, 3168, 432, 864])
 
@@ -233,7 +233,7 @@ def show_memory(cfg: Config) -> dict[str, float]:
 
     nets = [DenseNet(*DESIGNS["densenet121"]), variants.ResNet(*variants.DESIGNS["resnet50"])]
     dense, residual = (numbers_kept(net, torch.randn(2, 3, 32, 32)) for net in nets)
-    text = "DenseNet-121 has under a third of ResNet-50's weights, and keeps {} times as much"
+    text = "for one picture DenseNet-121 keeps {} times as much as ResNet-50"
     check("whole", text, dense / residual, above=1.5, below=1.55)
     return {"doubled": kept[1] / kept[0], "again": kept[3] / kept[2], "whole": dense / residual}
 
@@ -276,8 +276,20 @@ def show_links(cfg: Config, model: DenseNet, test: tuple) -> tuple[dict, dict[st
     print("\n[5] Links are cut in the trained net, which is not trained again")
     pairs = [(reader, source) for reader in range(1, 7) for source in range(reader)]
     links = [(block, *pair) for block in (0, 1) for pair in pairs]
+
+    # What batch norm has stored fits the whole net. In training mode it takes this batch's.
+    few = tuple(part[:250] for part in test)
+    loss = cross_entropy(without(model, []).train(), few).item()
+    rises = {}
+    for link in links[::7] if cfg.tiny else links:
+        rises[link] = cross_entropy(without(model, [link]).train(), few).item() - loss
+    idle = [link for link in rises if rises[link] < 0.05]
+    text = "cut one at a time, a share of {} raises the loss by less than 0.05"
+    expect("idle", text, len(idle) / len(rises), at_least=0.7)
+
     cuts = {
         "none": [],
+        "idle": idle,
         "input": [link for link in links if link[1] > 1 and link[2] == 0],
         "newest": [link for link in links if 0 < link[2] == link[1] - 1],
         "old": [link for link in links if 0 < link[2] < link[1] - 1],
@@ -286,50 +298,40 @@ def show_links(cfg: Config, model: DenseNet, test: tuple) -> tuple[dict, dict[st
     for name, cut in cuts.items():
         net = without(model, cut)
         stored[name] = training_loop.accuracy(net.eval(), test)["accuracy"].item()
-        # What batch norm has stored fits the whole net. In training mode it takes this batch's.
         fresh[name] = training_loop.accuracy(net.train(), test)["accuracy"].item()
         print(f"  {len(cut):2} links cut, {name}: accuracy {fresh[name]:.3f}")
-    fall = fresh["none"] - fresh["input"]
-    expect("input", "without links to the blocks' inputs it falls by {}", fall, at_least=0.25)
-    fall = fresh["none"] - fresh["old"]
-    expect("old", "without links to layers that are not the newest by {}", fall, at_least=0.05)
-    text = "with the batch norm statistics stored before, this would seem to be {}"
+    lost = {name: fresh["none"] - value for name, value in fresh.items()}
+    expect("together", "idle ones cut at once cost {} of accuracy", lost["idle"], at_least=0.4)
+    expect("input", "cuts to the blocks' inputs cost {} of accuracy", lost["input"], at_least=0.25)
+    expect("old", "cuts to layers older than the newest cost {}", lost["old"], at_least=0.05)
+    text = "with the batch norm statistics stored before, these would seem to cost {}"
     expect("stale", text, stored["none"] - stored["old"], at_least=0.3)
 
-    few = tuple(part[:250] for part in test)
-    loss = cross_entropy(without(model, []).train(), few).item()
-    rises = {}
-    for link in links[::7] if cfg.tiny else links:
-        rises[link] = cross_entropy(without(model, [link]).train(), few).item() - loss
-    idle = sum(rise < 0.05 for rise in rises.values()) / len(rises)
-    text = "cut one at a time, a share of {} raises the loss by less than 0.05"
-    expect("idle", text, idle, at_least=0.7)
     metrics = {f"cut_{name}": value for name, value in fresh.items()}
-    return rises, {**metrics, "stored_old": stored["old"], "idle": idle}
+    metrics |= {"stored_old": stored["old"], "idle": len(idle) / len(rises), "loss": loss}
+    return rises, metrics
 
 
 # Pictures and helpers: skip on a first reading
 
 
 def small_net() -> DenseNet:
-    """For pictures of 32x32: two blocks of six layers, on maps of 8x8 and 4x4."""
+    """For pictures of 32x32: a smaller stem, then two blocks of six layers, of 8x8 and of 4x4."""
     model = DenseNet(16, 8, (6, 6), classes=10)
     model.features.conv0 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
     model.features.pool0 = nn.Conv2d(16, 16, 3, stride=2, padding=1, bias=False)
     return model
 
 
-def draw_links(cfg: Config, rises: dict[Link, float]) -> None:
+def draw_links(cfg: Config, rises: dict[Link, float], loss: float) -> None:
     figure, axes = new_figure(1, 2, size=(11, 4.8))
-    look = {"s": 1500, "marker": "s", "cmap": "Oranges", "vmin": 0, "vmax": 1}
+    look = {"marker": "s", "cmap": "Oranges", "vmin": 0, "vmax": 1.6}
     for (block, reader, source), rise in rises.items():
-        axes[block].scatter(source, reader, c=[rise], **look)
-        colour = "white" if rise > 0.7 else "black"
-        number = f"{round(rise, 2) + 0:.2f}"  # + 0: no "-0.00"
-        axes[block].text(source, reader, number, ha="center", va="center", color=colour)
+        axes[block].scatter(source, reader, 1500, [rise], **look)
+        axes[block].text(source, reader, f"{rise:z.2f}", ha="center", va="center")
     for block, axis in enumerate(axes, 1):
-        axis.set(xlabel="layer that is read, 0: the block's input", ylabel="layer that reads")
-        axis.set(xlim=(-0.5, 5.5), ylim=(6.5, 0.5), title=f"Block {block}: loss added by one cut")
+        axis.set(title=f"Block {block}: added by one cut to a loss of {loss:.2f}", ylim=(6.5, 0.5))
+        axis.set(xlabel="layer read, 0: block's input", ylabel="layer that reads", xlim=(-0.5, 5.5))
         axis.grid(False)
     save_figure(figure, cfg.out / "links")
 
@@ -340,7 +342,7 @@ def run(cfg: Config) -> dict[str, float]:
     metrics = show_memory(cfg)
     model, test = show_small(cfg)
     rises, found = show_links(cfg, model, test)
-    draw_links(cfg, rises)
+    draw_links(cfg, rises, found["loss"])
     return {**metrics, **found}
 
 

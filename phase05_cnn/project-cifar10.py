@@ -50,7 +50,7 @@ Set = tuple[Tensor, Tensor]  # pictures as bytes (n, 3, 32, 32), and their class
 FREE = ("preset", "device", "data_dir", "out", "resume", "debug", "views", "ladder", "baseline")
 RECIPES = {  # channels of the three blocks; side of the training pictures:passes; batch size
     "shapes-hard": ("16,32,32", "24:2,32:2", 256),
-    "cifar10": ("48,192,192", "20:3,24:6,32:4", 512),
+    "cifar10": ("48,192,192", "20:2,24:7,32:6", 512),
 }
 
 
@@ -159,7 +159,7 @@ def show_whitening(cfg: Config, x: Tensor) -> None:
     answers = F.conv2d(x, whitening_filters(x, eps=0.0)[:12])
     found = torch.cov(answers.transpose(0, 1).flatten(1))  # (12, 12)
     text = "the covariance of the answers is the identity"
-    check_close("identity", text, found, torch.eye(12, dtype=torch.float64))
+    check_close("identity", text, found, torch.eye(12, dtype=torch.float64), atol=1e-6)
 
 
 class Norm(nn.BatchNorm2d):
@@ -207,7 +207,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.half:
             x = x.contiguous(memory_format=torch.channels_last)
-        # Mixed precision: what gains by it is computed with half the bits (9.6).
+        # Mixed precision: what gains by it is computed with half the bits (9.5).
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
             x = self.blocks(F.gelu(self.first(x))).amax(dim=(2, 3))
             return self.head(x).to(self.head.weight.dtype)
@@ -267,7 +267,6 @@ class Muon(torch.optim.Optimizer):
         # end practice
 
 
-@torch.no_grad()
 def pull(slow: nn.Module, model: nn.Module, keep: float) -> None:
     """Lookahead: slow = keep·slow + (1 - keep)·model, then model = slow; batch norms' means too."""
     # practice: back to the average

@@ -1,11 +1,13 @@
 """Lesson 5.5 and its note: the layers beside torch's, what the exercises and the answers say."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from common.lessons import load_lesson
+from common.lessons import ROOT, load_lesson
 
 lesson = load_lesson("phase05_cnn/05-alexnet")
 
@@ -84,6 +86,16 @@ def test_the_halves_meet_in_the_third_convolution() -> None:
     assert (layers[4](second) != layers[4](other)).any(dim=(0, 2, 3)).all()
 
 
+def test_our_normalization_reads_two_channels_over_the_border() -> None:
+    """Two GPUs would normalise each half by itself."""
+    torch.manual_seed(0)
+    x = 100 * torch.randn(2, 96, 5, 5)
+    halves = [lesson.local_response_norm(half) for half in x.chunk(2, dim=1)]
+    differs = (lesson.local_response_norm(x) != torch.cat(halves, dim=1)).any(dim=(0, 2, 3))
+    # two on each side of it: 46 to 49
+    assert differs.nonzero().flatten().tolist() == [46, 47, 48, 49]
+
+
 def test_costs_count_parameters_and_products() -> None:
     model = nn.Sequential(
         nn.Conv2d(4, 6, (3, 2), stride=2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)
@@ -140,6 +152,22 @@ def test_places_of_the_claim() -> None:
     assert found.shape == (81, 2, 5, 6)
     assert (found[0, :, :5, :5] == x[0, :, :1, :1]).all()
     assert torch.equal(found[40], x[0])
+
+
+@pytest.mark.parametrize("ending", ["md", "zh.md"])
+def test_jitter_and_mirror_of_the_third_exercise(ending: str) -> None:
+    note = (ROOT / "docs/phase05_cnn" / f"05-alexnet.{ending}").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(def jitter_and_mirror.+?)```", note, re.DOTALL)[1]
+    names = {"torch": torch, "Tensor": Tensor, "jitter": lambda x: x}
+    exec(code, names)
+    torch.manual_seed(0)
+    x = torch.randn(200, 3, 4, 5)
+    found = names["jitter_and_mirror"](x)
+    same, mirrored = ((found == other).flatten(1).all(dim=1) for other in (x, x.flip(-1)))
+    assert (same ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+    names["jitter"] = lesson.jitter
+    assert names["jitter_and_mirror"](x).shape == x.shape
 
 
 def test_dropout_of_the_small_net_is_off() -> None:

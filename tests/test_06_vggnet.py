@@ -13,6 +13,7 @@ alexnet = load_lesson("phase05_cnn/05-alexnet")
 initial = load_lesson("phase04_mlp/09-weight-init")
 Layer = field.Layer
 NAMES = list(lesson.TABLE)
+SIDES = (112, 56, 28, 14, 7)  # behind each pooling, for 224x224
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -113,6 +114,16 @@ def test_with_relus_between_no_filter_does_the_same() -> None:
     )
 
 
+def test_some_weights_undo_the_relus() -> None:
+    """The note says "in general": pairs w, -w that are subtracted give back what entered."""
+    weight = random(3, 2, 3, 3)
+    x = random(2, 2, 9, 11)
+    h = F.conv2d(x, weight)
+    pairs = F.conv2d(x, torch.cat([weight, -weight])).relu()
+    minus = torch.cat([torch.eye(3), -torch.eye(3)], dim=1).double()
+    torch.testing.assert_close(F.conv2d(pairs, minus[:, :, None, None]), h)
+
+
 def test_three_filters_of_one_channel_reach_25_dimensions_of_49() -> None:
     """The exercise: 27 numbers, two of which only move a factor from one filter to another."""
     filters = [random(1, 1, 3, 3), random(1, 1, 3, 3).flip(3), random(1, 1, 3, 3).square()]
@@ -155,6 +166,10 @@ def test_stride_and_stem_by_hand() -> None:
     assert lesson.share([padded] * 3, [Layer(7, padding=3)], [3, 64, 64, 64]) == pytest.approx(
         75_456 / 9_408
     )
+    # where both hold
+    assert 9 * (3 * 64 + 64**2 + 64**2 / 4) == 47_808 and 49 * 3 * 64 / 4 == 2_352
+    found = lesson.share([padded, padded, halving], one, [3, 64, 64, 64])
+    assert found == pytest.approx(47_808 / 2_352) and round(found, 1) == 20.3
 
 
 def test_an_earlier_stride_is_cheaper_and_sees_more() -> None:
@@ -186,6 +201,9 @@ def test_numbers_of_the_note() -> None:
     assert weights == 14_714_688
     assert sum(row[1] for row in convs) / work > 0.99
     assert round(outputs * 4 / 1e6) == 54
+    # each pooling gives a quarter of the convolution before it, and keeps an int64 for each number
+    pooled = sum(maps * side**2 for maps, side in zip((64, 128, 256, 512, 512), SIDES))
+    assert round(pooled * (4 + 8) / 1e6) == 18
     # global average pooling and one dense layer instead of three
     assert weights + 512 * 1000 + 1000 == 15_227_688
     # a layer costs the same in blocks 2, 3 and 4: twice the channels, half the sides
@@ -210,6 +228,8 @@ def test_each_further_layer_shrinks() -> None:
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == pytest.approx(4.4e-6, rel=0.02)
     assert factors[2] == pytest.approx(1.4e-8, rel=0.03)
+    small = lesson.narrow("vgg16", 0)
+    assert lesson.shrink_factor(small, 0.01 * 8**0.5) == pytest.approx(5.6e-9, rel=0.01)
     assert lesson.shrink_factor(models["vgg16"], 0.02) == pytest.approx(2**16 * factors[2])
 
 

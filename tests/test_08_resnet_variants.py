@@ -70,7 +70,7 @@ def test_four_times_the_pixels_are_four_times_the_work_but_for_the_last_layer() 
 
 
 def test_work_of_a_layer_by_hand() -> None:
-    """The note: 6 to 8 channels in 2 groups, 3x5, from 8x7 to 4x3 places."""
+    """The note: 6 to 8 channels in 2 groups, on 4x3 places, a filter of 3x5."""
     conv = nn.Conv2d(6, 8, (3, 5), stride=2, padding=1, groups=2)
     assert lesson.count_work(conv, torch.zeros(1, 6, 8, 7)) == {"3x5": 8 * 12 * 15 * 3}
     assert 8 * 12 * 15 * 3 == 4_320
@@ -116,7 +116,7 @@ def test_weights_of_another_net_are_refused_by_name() -> None:
 
 def test_a_picture_of_any_size_gives_a_row_of_logits() -> None:
     torch.manual_seed(0)
-    model = lesson.ResNet((1, 1, 1, 1), classes=7).eval()
+    model = lesson.ResNet((1, 1, 1, 1), True, 1, 64, classes=7).eval()
     assert model(torch.zeros(2, 3, 33, 50)).shape == (2, 7)
 
 
@@ -164,7 +164,7 @@ def test_a_preactivation_stack_is_the_sum_of_its_branches() -> None:
     torch.testing.assert_close(h, total)
 
 
-def test_the_first_relu_cuts_over_a_third_of_the_places() -> None:
+def test_the_first_relu_cuts_over_a_third_of_the_values() -> None:
     """The third exercise."""
     torch.manual_seed(0)
     y = resnet.BasicBlock(8, 8).double()(random(8, 8, 8, 8).relu())

@@ -43,6 +43,13 @@ def test_two_steps_are_torchs_two_layers(kernel: int, stride: int, padding: int)
         torch.testing.assert_close(mine, other)
 
 
+def test_without_more_said_there_is_a_place_for_each_place_of_the_filter() -> None:
+    """The defaults are those of F.conv2d: stride 1, no padding."""
+    x, filters, mixing = random(2, 5, 9, 12), random(5, 3, 3), random(7, 5)
+    theirs = F.conv2d(F.conv2d(x, filters[:, None], groups=5), mixing[:, :, None, None])
+    torch.testing.assert_close(lesson.separable_conv(x, filters, mixing), theirs)
+
+
 def test_the_layers_of_a_separable_block_are_the_two_steps() -> None:
     block = lesson.separable(5, 7, 2).double().eval()
     filtering, mixing = block

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from torchvision import models
+from torchvision import models, ops
 from torchvision.models._utils import _make_divisible
 
 from common.errors import LessonError
@@ -22,9 +22,12 @@ def random(*shape: int) -> torch.Tensor:
 def test_channels_are_rounded_as_torchvision_does() -> None:
     for tenths in range(1, 6000):
         assert lesson.divisible(tenths / 10) == _make_divisible(tenths / 10, 8)
+    # exactly nine tenths of the wish are enough
+    assert 0.9 * (8 / 0.9) == 8
+    assert lesson.divisible(8 / 0.9) == _make_divisible(8 / 0.9, 8) == 8
 
 
-@pytest.mark.parametrize("name", ["B1", "B4"])
+@pytest.mark.parametrize("name", ["B1", "B2", "B4"])
 def test_shapes_of_the_larger_ones_are_torchvisions(name: str) -> None:
     width, depth, *_ = lesson.FAMILY[name]
     with torch.device("meta"):
@@ -42,6 +45,22 @@ def test_rates_of_stochastic_depth_are_torchvisions() -> None:
     layers = [layer for layer in theirs.modules() if type(layer).__name__ == "StochasticDepth"]
     assert rates == pytest.approx([layer.p for layer in layers])
     assert rates[0] == 0 and 0.19 < rates[-1] < 0.2
+
+
+def test_how_the_published_ones_differ_from_ours() -> None:
+    """B1 as B0 has a dropout of 0.2; the others more, and from B5 on another eps."""
+    found = []
+    for number in range(8):
+        with torch.device("meta"):
+            theirs = models.get_model(f"efficientnet_b{number}", weights=None)
+        dropout = next(layer.p for layer in theirs.modules() if isinstance(layer, nn.Dropout))
+        eps = {layer.eps for layer in theirs.modules() if isinstance(layer, nn.BatchNorm2d)}
+        found.append((dropout, *eps))
+        blocks = [layer for layer in theirs.modules() if isinstance(layer, ops.StochasticDepth)]
+        assert {layer.mode for layer in blocks} == {"row"}
+    ours = nn.BatchNorm2d(1).eps
+    assert [dropout for dropout, _ in found] == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5]
+    assert [eps for _, eps in found] == [ours] * 5 + [1e-3] * 3
 
 
 def test_a_table_of_ones_own() -> None:
@@ -77,10 +96,31 @@ def test_a_block_that_is_left_out_leaves_its_input() -> None:
     assert 16 < changed.all(dim=1).sum() < 48
 
 
+def test_a_throw_that_is_the_rate_itself_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.rand can give 0, and at a rate of 0 nothing is left out."""
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.zeros(shape, device=device))
+    change = 1 + random(3, 2, 4, 4).square()
+    torch.testing.assert_close(lesson.stochastic_depth(change, 0.0, training=True), change)
+    assert (lesson.stochastic_depth(change, 0.1, training=True) == 0).all()
+
+
 def test_a_block_that_changes_the_shape_is_never_left_out() -> None:
     block = lesson.MBConv(8, 16, 3, 2, 6, 0.9).train()
     output = block(torch.randn(64, 8, 6, 6))
     assert (output.flatten(1).std(dim=1) > 0).all()
+
+
+def test_costs_are_counted_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = lesson.make_efficientnet
+
+    def noted(*sizes: float) -> nn.Module:
+        made.append(make(*sizes))
+        return made[-1]
+
+    monkeypatch.setattr(lesson, "make_efficientnet", noted)
+    lesson.count(1.0, 1.0, 64)
+    assert all(weight.is_meta for weight in made[0].parameters())
 
 
 def test_the_worked_example_of_the_note() -> None:
@@ -140,6 +180,9 @@ def test_the_ways_differ_in_what_their_names_say() -> None:
         x = torch.zeros(1, 3, side, side)
         products[name] = times * lesson.mobilenet.multiply_adds(model, x)
     assert 3 * products["base"] < products["together"]
+    assert ways["fine"] == ways["base"]
+    assert [row[2] for row in lesson.SMALL] == [2]
+    assert [(*row[:2], 1, *row[3:]) for row in lesson.SMALL] == lesson.FINE
     assert 2 * products["side_20"] < products["together"]
 
 

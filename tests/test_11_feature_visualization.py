@@ -134,3 +134,51 @@ def test_pictures_come_back_as_they_were() -> None:
     (shown,) = lesson.as_pictures([picture])
     assert shown.shape == (4, 5, 3)
     np.testing.assert_allclose(shown * 2 - 1, picture.movedim(0, 2), atol=1e-6)
+
+
+def test_a_unit_of_block_4_sees_23_by_23_pixels() -> None:
+    model = lesson.make_net(0).double().eval()
+    for block in model.blocks:
+        torch.nn.init.ones_(block[0].weight)
+    x = torch.ones(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    (maps,), _ = lesson.record(model, [model.blocks[3][1]], x)
+    (gradient,) = torch.autograd.grad(maps[0, 5, 7, 8], x)
+    _, rows, columns = gradient[0].nonzero().unbind(dim=1)
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 23
+    assert (gradient != 0).sum() == 3 * 23 * 23 == 1587
+
+
+def test_an_off_relu_gives_the_picture_no_direction() -> None:
+    """The failure that the note shows."""
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] - 5).relu().amax(dim=(1, 2))
+
+    start = lesson.maximise(value, 2, 0, False, 0)
+    assert torch.equal(lesson.maximise(value, 2, 20, False, 0), start)
+
+
+def test_a_relu_in_place_overwrites_what_a_hook_kept() -> None:
+    """The note says so, and what helps."""
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.ReLU(inplace=True)).eval()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    (kept,), _ = lesson.record(model, [model[0]], x)
+    assert x.min() < 0 and kept.min() == 0
+
+    copies = []
+    model[0].register_forward_hook(lambda layer, inputs, output: copies.append(output.clone()))
+    model(x)
+    assert copies[0].min() < 0
+
+
+def test_far_out_twice_the_picture_gives_twice_the_scores() -> None:
+    """The exercise: without bounds a unit rises for as long as one climbs."""
+    model = lesson.make_net(0).double()
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    model(x)
+    model.eval()
+    with torch.no_grad():
+        far = model(1e6 * x)
+        assert (model(2e6 * x) - 2 * far).norm() < 1e-4 * far.norm()
+        near = model(x)
+        assert (model(2 * x) - 2 * near).norm() > 0.05 * near.norm()

@@ -1,5 +1,7 @@
 """Lesson 5.12: its maps against autograd and against loops; what its note says of them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,18 @@ def test_an_empty_map_means_a_score_of_the_bias_at_most() -> None:
     assert (rest[~empty] < 0).any()
 
 
+def test_without_a_place_the_score_falls_by_its_heat() -> None:
+    """The note, of the last block: set the place to 0 in all maps."""
+    maps, gradient = lesson.maps_and_gradient(MODEL, MODEL.blocks[3], X, CLASSES)
+    heat = lesson.grad_cam(maps, gradient)
+    rows = torch.arange(len(X))
+    for row, column in np.ndindex(*heat.shape[1:]):
+        without = maps.clone()
+        without[:, :, row, column] = 0
+        fall = (MODEL(X) - MODEL.head(without.mean(dim=(2, 3))))[rows, CLASSES]
+        torch.testing.assert_close(fall.relu(), heat[:, row, column])
+
+
 def test_behind_the_last_block_all_places_have_the_same_gradient() -> None:
     """The derivation: weight / (h w); with Grad-CAM++, ReLU(weight) / (2 + what the map adds)."""
     maps, gradient = lesson.maps_and_gradient(MODEL, MODEL.blocks[3], X, CLASSES)
@@ -135,7 +149,7 @@ def test_gradient_times_map_at_each_place_is_grad_cam_in_the_last_block_only() -
 
 
 def test_a_probability_has_other_weights_than_a_score() -> None:
-    """The third exercise: p of c adds the other classes' weights with the opposite sign."""
+    """The failure: p of c adds the other classes' weights with the opposite sign."""
     (maps,), scores = lesson.lesson_5_11.record(MODEL, [MODEL.blocks[3]], X)
     p = scores.softmax(dim=1)
     asked = p[torch.arange(len(X)), CLASSES]
@@ -277,9 +291,12 @@ def test_boxes_and_controls_of_a_perfect_network(
         return Oracle()
 
     monkeypatch.setattr(lesson, "make_net", make_net)
+    monkeypatch.setattr(lesson, "overfits", lambda *_, **__: None)
+    monkeypatch.setattr(lesson, "depends_on_input", lambda *_: None)
     cfg = lesson.Config(seed=2, draws=2)
-    results = lesson.show_box(cfg, Oracle(), coloured([4, 8], boxes))
-    assert asked == [1020, 1021]
+    test = coloured([4, 8], boxes)
+    results = lesson.show_box(cfg, Oracle(), test, test)
+    assert asked == [202, 1020, 1021]
     for row in results.values():
         assert row["inside"] == row["random"] == pytest.approx((8 + 4) / 2)
         assert row["other"] == 0 and row["empty"] == row["random_empty"] == 0
@@ -301,8 +318,6 @@ def test_only_circles_are_marked(expected: dict[str, float], monkeypatch) -> Non
         model.eval()
 
     monkeypatch.setattr(lesson.lesson_5_11, "train_net", train_net)
-    monkeypatch.setattr(lesson, "overfits", lambda *_, **__: None)
-    monkeypatch.setattr(lesson, "depends_on_input", lambda *_: None)
     model = lesson.make_net(3).eval()
     test = (x.flip(0), y.flip(0), boxes)
     found, pictures = lesson.show_mark(lesson.Config(), model, (x, y, boxes), test)
@@ -319,7 +334,8 @@ def test_only_circles_are_marked(expected: dict[str, float], monkeypatch) -> Non
     assert not torch.equal(pictures[1], pictures[2])
     assert found["first_circle"] == lesson.times_area(wanted, boxes[test[1] == 0])[0]
     assert found["first_mark"] == lesson.times_area(wanted, torch.tensor([[0, 0, 8, 8]]))[0]
-    assert expected["mark"] == found["second_circle"]
+    assert expected["circle"] == found["second_circle"]
+    assert expected["mark"] == found["second_mark"]
     assert expected["blind"] == found["unmarked"]
 
 
@@ -348,6 +364,17 @@ def test_what_the_note_says_of_trained_networks() -> None:
     heat = lesson.grad_cam(maps, gradient)
     wrong = lesson.heat_of(model, "Grad-CAM", x_test, (predicted + 1) % 10)
     assert 0.2 < (wrong.amax(dim=(1, 2)) / heat.amax(dim=(1, 2))).mean() < 0.4
+
+    early = lesson.heat_of(model, "block 1, Grad-CAM", x_test, predicted)
+    empty = early.flatten(1).amax(dim=1) == 0
+    assert empty.sum() > 50 and (predicted == y_test)[empty].double().mean() > 0.95
+    above = model(x_test).amax(dim=1) - model.head.bias[predicted]
+    assert (above[empty] > 0).all(), "an empty map of block 1 says nothing of the score"
+
+    untrained = [lesson.make_net(1000 + number).eval() for number in range(4)]
+    maps_of = [lesson.heat_of(each, "Grad-CAM", x_test, predicted) for each in untrained]
+    for a, b in itertools.combinations(maps_of, 2):
+        assert -0.1 < lesson.rank_correlation(a, b).nanmean() < 0.15
 
     threes = [(y_test == kind).nonzero()[:99, 0].view(33, 3) for kind in range(10)]
     threes = torch.cat([rows for rows in threes if len(rows) == 33])

@@ -9,6 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
+from common.data.images import load_images
+from common.data.tensors import to_tensors
 from common.errors import LessonError
 from common.lessons import load_lesson
 
@@ -113,11 +115,16 @@ def test_ways_begin_as_their_names_say() -> None:
     scratch, _ = lesson.start("scratch", old, 0.01, 3)
     tuned, plain = lesson.start("fine-tuned", old, 0.01, 3)
     _, falling = lesson.start("discriminative", old, 0.01, 3)
+    opposite, rising = lesson.start("reversed", old, 0.01, 3)
     assert not torch.equal(scratch.blocks[0][0].weight, old.blocks[0][0].weight)
     assert torch.equal(tuned.blocks[0][0].weight, old.blocks[0][0].weight)
     assert {group["lr"] for group in plain} == {0.01}
     assert [group["lr"] for group in falling] == pytest.approx(
         [0.01 / 3**n for n in (4, 3, 2, 1, 0)]
+    )
+    assert torch.equal(opposite.blocks[0][0].weight, old.blocks[0][0].weight)
+    assert [group["lr"] for group in rising] == pytest.approx(
+        [0.01 / 3**n for n in (1, 2, 3, 4, 0)]
     )
 
 
@@ -189,7 +196,7 @@ def test_weights_are_looked_for_only_when_asked_for(
     sets = {"train": some, "val": some, "test": some}
     lesson.show_ways(config(weights=weights_flag, draws=1), old, sets)
     assert ("imagenet" in ways) == looked_for
-    assert ways[:4] == ["scratch", "frozen", "fine-tuned", "discriminative"]
+    assert ways[:5] == ["scratch", "frozen", "fine-tuned", "discriminative", "reversed"]
     assert lesson.Config().weights == "none"
 
 
@@ -198,3 +205,41 @@ def test_a_download_is_copied_as_it_is(weights: Path, tmp_path: Path) -> None:
     lesson.copy_weights([weights], target)
     assert target.read_bytes() == weights.read_bytes()
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.mark.full
+def test_what_the_note_says_of_fine_tuning() -> None:
+    """One rate for all parts does well with a head trained first, or with three frozen blocks."""
+    cfg = config()
+    data = load_images(cfg, split_seed=0)
+    train = to_tensors(data.x_train, data.y_train)
+    old = lesson.lesson_5_11.make_net(0, 6)
+    many, labels = lesson.only_kinds(*train, lesson.OLD)
+    lesson.lesson_5_11.train_net(old, many[:3000], labels[:3000], 8, 0)
+    few = lesson.few_of_each(*lesson.only_kinds(*train, lesson.NEW), 10, 0)
+    val = lesson.only_kinds(*to_tensors(data.x_val, data.y_val), lesson.NEW)
+    val = val[0][:100], val[1][:100]
+    test = lesson.only_kinds(*to_tensors(*data.test()), lesson.NEW)
+    rate = 0.002
+
+    tuned, groups = lesson.start("fine-tuned", old, rate, 0)
+    lesson.train_best(tuned, groups, few, val, cfg)
+    assert lesson.accuracy(tuned, few) > 0.95 and lesson.accuracy(tuned, test) < 0.8
+
+    model = lesson.with_new_head(old, 4, 0)
+    of_few = lesson.features(model, few[0])
+    adam = torch.optim.Adam(model.head.parameters(), lr=0.01)
+    for _ in range(300):
+        adam.zero_grad()
+        lesson.cross_entropy(model.head, (of_few, few[1])).backward()
+        adam.step()
+    lesson.train_best(model, lesson.parameter_groups(model, rate, 1.0), few, val, cfg)
+    assert lesson.accuracy(model, test) > lesson.accuracy(tuned, test) + 0.08
+
+    model = lesson.with_new_head(old, 4, 0)
+    early = nn.Sequential(*model.blocks[:3]).eval().requires_grad_(False)
+    late = nn.Sequential(model.blocks[3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head)
+    groups = [{"params": list(late.parameters()), "lr": rate}]
+    few, val, test_maps = ((early(x), y) for x, y in (few, val, test))
+    lesson.train_best(late, groups, few, val, cfg)
+    assert lesson.accuracy(late, test_maps) > lesson.accuracy(tuned, test) + 0.1

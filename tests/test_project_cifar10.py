@@ -229,6 +229,28 @@ def test_passes_and_sides() -> None:
     assert project.sides(config(schedule="20:2,24:1,32:3")) == [20, 20, 24, 32, 32, 32]
 
 
+def test_without_whitening_the_first_layer_is_learned() -> None:
+    x = (randn(20, 3, 32, 32) * 50 + 100).clamp(0, 255).byte()
+    learned = project.make_net(config(whiten=False), x, 10, seed=0).first
+    torch.manual_seed(0)
+    fresh = project.Net([8, 16, 16], 10).first
+    assert learned.weight.requires_grad and learned.bias.requires_grad
+    assert torch.equal(learned.weight, fresh.weight) and torch.equal(learned.bias, fresh.bias)
+    assert not project.make_net(config(), x, 10, seed=0).first.weight.requires_grad
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_every_fifth_step_pulls_and_each_time_less(monkeypatch, average: bool) -> None:
+    pulls = []
+    monkeypatch.setattr(project, "pull", lambda slow, model, keep: pulls.append(keep))
+    x = (randn(128, 3, 32, 32) * 50 + 100).clamp(0, 255).byte()
+    cfg = config(schedule="24:2,32:1", average=average)
+    project.train(cfg, (x, torch.arange(128) % 10), seed=0)
+    # three passes of four steps
+    wanted = [0.95**5 * (step / 12) ** 3 for step in (0, 5, 10)]
+    assert pulls == (pytest.approx(wanted) if average else [])
+
+
 def test_a_new_coin_for_every_pass_shows_half_in_both_ways() -> None:
     """The alternating coin shows all of them in both ways; both begin evenly."""
     x = torch.arange(32.0).repeat(400, 3, 32, 1)
