@@ -2,11 +2,11 @@
 卷积基础：一个小滤波器，用在每个位置
 
 You will be able to answer
-    1. What does a convolution compute?            show_loops     by-hand, loops
-    2. How does a filter find edges?               show_edges     ramp
-    3. How does it become one matrix product?      show_im2col    grid, faster
-    4. How does a gradient find its way back?      show_backward  matrix, by-x, by-weight, by-bias
-    5. What follows from using it everywhere?      show_shift     circular, inside, border
+    1. What does a convolution compute?        show_loops     by-hand, loops
+    2. How does a filter find edges?           show_edges     edge, other
+    3. How does it become one matrix product?  show_im2col    grid, faster
+    4. How does a gradient find its way back?  show_backward  nine, matrix, by-x, by-weight, by-bias
+    5. What follows from using it everywhere?  show_shift     circular, inside, border
 Predict   zeros: a 3x3 convolution written as a matrix, 12x15 pixels in: what share of it is 0?
 Run       python phase05_cnn/01-convolution-basics.py                      about 5 s
 Needs     -
@@ -92,13 +92,16 @@ def sobel() -> tuple[Tensor, Tensor]:
 def show_edges(cfg: Config) -> None:
     print("\n[2] Sobel's filters: right minus left, and bottom minus top")
     across, down = sobel()
-    ramp = 3.0 * torch.arange(12).expand(8, 12)[None, None].double()  # 0, 3, 6, … in each row
-    output = torch.cat([conv2d_loops(ramp, across), conv2d_loops(ramp, down)], dim=1)
-    wanted = torch.stack([torch.full((6, 10), 24.0), torch.zeros(6, 10)])[None].double()
-    print("  brightness rises by 3 a column; the two sides of a filter lie 2 columns apart,")
-    print("  and the weights of each add up to 4")
-    text = "right minus left gives 4 · 2 · 3 = 24 everywhere, bottom minus top gives 0"
-    check_close("ramp", text, output, wanted)
+    row = torch.tensor([0, 0, 0, 3, 3, 3, 3, 0, 0, 0]).double()
+    stripe = row.expand(5, 10)[None, None]  # bright, from top to bottom
+    output = conv2d_loops(stripe, across)  # (1, 1, 3, 8)
+    print("  each row of the picture " + "".join(f"{pixel:4.0f}" for pixel in row.tolist()))
+    print("  right minus left            " + "".join(f"{n:4.0f}" for n in output[0, 0, 0].tolist()))
+    wanted = torch.tensor([0, 12, 12, 0, 0, -12, -12, 0]).double().expand(1, 1, 3, 8)
+    text = "(1 + 2 + 1) · 3 = 12 where the stripe begins, -12 where it ends, 0 where all is even"
+    check_close("edge", text, output, wanted)
+    text = "bottom minus top does not see these edges: 0 everywhere"
+    check_close("other", text, conv2d_loops(stripe, down), torch.zeros(1, 1, 3, 8).double())
 
 
 def positions(size: int, kernel: int, stride: int, dilation: int) -> Tensor:
@@ -209,9 +212,11 @@ def show_backward(cfg: Config) -> dict[str, float]:
     weight = torch.arange(1.0, 10.0).double().reshape(1, 1, 3, 3)
     matrix = as_matrix(weight, 12, 15)  # (places, pixels)
     zeros = (matrix == 0).double().mean().item()
-    numbers = len(matrix.unique()) - 1
-    print(f"  from 12x15 pixels to 10x13 places: {matrix.numel():,} numbers, {zeros:.1%} are 0;")
-    print(f"  the others are copies of {numbers} weights, the same in every row")
+    print(f"  from 12x15 pixels to 10x13 places: {matrix.numel():,} numbers, {zeros:.1%} are 0")
+    in_order = matrix.sort(dim=1).values  # in each row the zeros first
+    wanted = F.pad(weight.flatten(), [171, 0]).expand(130, 180)
+    text = "each row, which is one place, holds 171 zeros and the nine weights once"
+    check_close("nine", text, in_order, wanted)
 
     y = torch.randn(1, 1, 10, 13).double()
     x = conv2d_transposed(y, weight, torch.Size([12, 15]))
@@ -297,7 +302,11 @@ def draw_edges(cfg: Config, photo: Tensor) -> None:
     across, down = (conv2d(photo, kernel, torch.zeros(1).double()) for kernel in sobel())
     figure, axes = new_figure(1, 3, size=(15, 3.9))
     pictures = [1 - photo[0, 0], across[0, 0].abs(), down[0, 0].abs()]
-    titles = ["the photograph", "right minus left: vertical", "bottom minus top: horizontal"]
+    titles = [
+        "the photograph",
+        "right minus left: vertical edges",
+        "bottom minus top: horizontal edges",
+    ]
     for axis, picture, title in zip(axes, pictures, titles):
         plot_images(axis, [picture.numpy()], [title])
     figure.suptitle(

@@ -2,11 +2,11 @@
 池化：丢了什么，得到什么
 
 You will be able to answer
-    1. What does a pooling layer compute?       show_pools     by-hand, max, average
-    2. How does any picture come to one size?   show_adaptive  adaptive
-    3. Which pixels get the gradient?           show_backward  gradients
-    4. What is lost?                            show_order     same, half, order
-    5. What is gained?   show_shifts   overfits, depends, flat, pooled, global
+    1. What does a pooling layer compute?  show_pools     by-hand, max, average
+    2. How does any size become one size?  show_adaptive  adaptive
+    3. Which pixels get the gradient?      show_backward  winners, gradients
+    4. What is lost?                       show_order     same, half, order
+    5. What is gained?                     show_shifts    overfits, depends, flat, pooled, global
 Predict   flat_2: without pooling 96% of centred digits are read; what share, shifted by 2 pixels?
 Run       python phase05_cnn/02-pooling-layers.py                          about 30 s
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/01-convolution-basics
@@ -15,7 +15,7 @@ Notation  B batch  C channels  H W picture
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,11 @@ from common.training import fit
 
 training_loop = load_lesson("phase03_pytorch/09-training-loop")
 convolution = load_lesson("phase05_cnn/01-convolution-basics")
+flat = convolution.flat  # several tensors as one row of numbers
 SIDE = 14  # of the frame in which a digit of 8x8 is shifted
 POOLS = {"no pooling": 1, "max 2x2": 2, "max 7x7": 7, "global max": None}
 SHIFTS = range(4)  # pixels
+EXAMPLE = [[1.0, 3, 2, 0], [4, 2, 1, 1], [0, 1, 5, 2], [2, 0, 3, 6]]
 SETTINGS = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (4, 3, 2), (2, 3, 0)]  # size, stride, padding
 
 
@@ -71,7 +73,7 @@ def average_pool2d(x: Tensor, size: int, stride: int, padding: int = 0) -> Tenso
 
 def show_pools(cfg: Config) -> None:
     print("\n[1] Of each window, keep the largest number or the mean")
-    x = torch.tensor([[1.0, 3, 2, 0], [4, 2, 1, 1], [0, 1, 5, 2], [2, 0, 3, 6]])[None, None]
+    x = torch.tensor(EXAMPLE)[None, None]
     for row in x[0, 0].int().tolist():
         print("    " + "  ".join(str(pixel) for pixel in row))
     ours = torch.cat([max_pool2d(x, 2, 2)[0], average_pool2d(x, 2, 2)])
@@ -119,10 +121,8 @@ def show_adaptive(cfg: Config) -> None:
     ours = []
     theirs = []
     for size in [(1, 1), (3, 4), (5, 2), (7, 10)]:
-        ours.append(adaptive_pool2d(x, size, torch.mean))
-        theirs.append(F.adaptive_avg_pool2d(x, size))
-        ours.append(adaptive_pool2d(x, size, torch.amax))
-        theirs.append(F.adaptive_max_pool2d(x, size))
+        ours += [adaptive_pool2d(x, size, torch.mean), adaptive_pool2d(x, size, torch.amax)]
+        theirs += [F.adaptive_avg_pool2d(x, size), F.adaptive_max_pool2d(x, size)]
     text = "from 7x10 pixels to 1x1 (global), 3x4, 5x2 and 7x10, it equals torch's for mean and max"
     check_close("adaptive", text, flat(ours), flat(theirs))
 
@@ -152,6 +152,12 @@ def average_back(grad: Tensor, size: int, stride: int, padding: int, shape: torc
 
 def show_backward(cfg: Config) -> None:
     print("\n[3] The largest takes the whole gradient, a mean shares it out")
+    _, index = max_pool2d(torch.tensor(EXAMPLE)[None, None], 2, 2)
+    back = send_back(torch.tensor([[[[1.0, 2], [3, 4]]]]), index, (4, 4))
+    wanted = [[0, 0, 2, 0], [1, 0, 0, 0], [0, 0, 0, 0], [3, 0, 0, 4]]
+    text = "in the picture of [1], gradients 1 2 3 4 go to the maxima 4 2 2 6, to the others 0"
+    check_close("winners", text, back[0, 0], wanted)
+
     x = torch.randn(2, 3, 9, 11).double().requires_grad_()
     ours = []
     theirs = []
@@ -243,7 +249,7 @@ def show_shifts(cfg: Config, sets: list[ImageSet]) -> dict[str, np.ndarray]:
     for name, rows in scores.items():
         print(f"  {name:<26}" + "".join(f"{score:7.3f}" for score in rows.mean(axis=0)))
     text = "shifted by 2 pixels, {} are read without pooling; guessing gives 0.1"
-    expect("flat", text, scores["no pooling"][:, 2].mean(), at_most=0.35)
+    expect("flat", text, scores["no pooling"][:, 2].mean(), at_most=0.2)
     by_one = [rows[:, 1].mean() for rows in scores.values()]
     text = "shifted by 1 pixel, each larger window reads more than the one before, by at least {}"
     expect("pooled", text, min(np.diff(by_one)), at_least=0.02)
@@ -253,10 +259,6 @@ def show_shifts(cfg: Config, sets: list[ImageSet]) -> dict[str, np.ndarray]:
 
 
 # Pictures and helpers: skip on a first reading
-
-
-def flat(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def framed(x: np.ndarray, down: int = 0, right: int = 0) -> Tensor:

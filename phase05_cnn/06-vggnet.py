@@ -8,7 +8,7 @@ You will be able to answer
     4. Where are weights, work and maps?    show_costs     largest, front
     5. Which start does depth need?         show_start     shrinks, overfits, depends, stuck
 Predict   largest: what share of VGG-16's parameters is in the largest of its 16 layers?
-Run       python phase05_cnn/06-vggnet.py                                  about 15 s
+Run       python phase05_cnn/06-vggnet.py                                  about 10 s
 Needs     phase03_pytorch/09-training-loop, phase04_mlp/09-weight-init,
           phase05_cnn/03-receptive-field, phase05_cnn/05-alexnet
 Reference torchvision.models.get_model
@@ -136,7 +136,7 @@ def show_savings(cfg: Config) -> None:
     text = "and as the first layers, from 3 channels to 64, {} times as many"
     check("stem", text, stem, above=8, below=8.1)
     both = share(three_strided, one_strided, (3, 64, 64, 64))
-    check("both", "with both they multiply: {} times as many", both, above=20.3, below=20.4)
+    check("both", "with both, {} times as many", both, above=20.3, below=20.4)
 
 
 def make_features(plan: Sequence[int | str]) -> nn.Sequential:
@@ -269,7 +269,7 @@ def show_start(cfg: Config) -> dict[str, float]:
     text = "vgg16, He's start: 32 pictures are learned by heart: the loss falls to {}"
     overfits("overfits", text, careful, (x, y), loss_fn, adam, steps=cfg.steps)
     predicted = careful(x).argmax(dim=1)
-    depends_on_input("depends", "of these a share of {} is then recognised", predicted, y)
+    depends_on_input("depends", "a share of {} of the 32 is then named rightly", predicted, y)
 
     # The other start sees the same pictures as often, at the same rate.
     adam = torch.optim.Adam(small.parameters(), lr=5e-4)
@@ -324,8 +324,10 @@ def draw_costs(cfg: Config, shares: Tensor) -> None:
     names = [f"conv {number}" for number in range(1, 14)] + [f"dense {n}" for n in range(1, 4)]
     figure, axes = new_figure(1, 3, size=(12, 5), sharey=True)
     for column, (axis, title) in enumerate(zip(axes, ("parameters", "products", "outputs"))):
-        axis.barh(names, 100 * shares[:, column], color=[BLUE] * 13 + [ORANGE] * 3)
-        axis.bar_label(axis.containers[0], fmt="%.0f", fontsize=8)
+        percent = (100 * shares[:, column]).tolist()
+        axis.barh(names, percent, color=[BLUE] * 13 + [ORANGE] * 3)
+        labels = [f"{share:.0f}" if share >= 1 else "" for share in percent]
+        axis.bar_label(axis.containers[0], labels, fontsize=9, padding=2)
         axis.set(title=title, xlabel="share in %, own scale")
     axes[0].invert_yaxis()
     title = "Weights in the dense layers, work in the convolutions, the largest maps in front"

@@ -3,12 +3,12 @@ ResNet：残差连接让深层网络训得动
 
 You will be able to answer
     1. What does a residual block compute?       show_block      by-hand, same, padded
-    2. How can a deeper net be a shallower one?  show_contained  contained, table
-    3. What does depth do to the first gradient?  show_gradients  explodes, moderate
+    2. How can a deeper net be a shallower one?  show_contained  contained, all-weights
+    3. How does depth change the gradients?      show_gradients  cleared, explodes, moderate
     4. Do deep nets learn in 150 steps?  show_training   overfits, depends, degraded, deep, best
     5. And a plain net that starts as copies?    show_copies     copied, helps
 Predict   degraded: how many times the training loss of 8 plain layers do 44 plain layers have?
-Run       python phase05_cnn/07-resnet.py                                  about a minute
+Run       python phase05_cnn/07-resnet.py                                  about 50 s
 Needs     phase03_pytorch/09-training-loop
 Reference torchvision.models.resnet.BasicBlock
 Notation  B batch  C channels  O output channels  H W picture
@@ -33,7 +33,6 @@ from common.training import fit
 
 training = load_lesson("phase03_pytorch/09-training-loop")
 DEPTHS = (8, 20, 44)  # layers with weights
-KINDS = ("plain", "residual")
 BATCH = 32  # pictures in a step
 
 
@@ -141,16 +140,15 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(channels)
-        blocks = []
+        self.blocks = nn.Sequential()
         for stage in range(3):
             width = channels * 2**stage
             for number in range((depth - 2) // 6):
                 if stage > 0 and number == 0:
                     shortcut = PadChannels(width // 2)
-                    blocks.append(BasicBlock(width // 2, width, 2, shortcut, residual))
+                    self.blocks.append(BasicBlock(width // 2, width, 2, shortcut, residual))
                 else:
-                    blocks.append(BasicBlock(width, width, residual=residual))
-        self.blocks = nn.Sequential(*blocks)
+                    self.blocks.append(BasicBlock(width, width, residual=residual))
         self.head = nn.Linear(4 * channels, 10)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -173,7 +171,7 @@ def show_contained(cfg: Config) -> None:
     nn.init.dirac_(plain.conv1.weight)  # 1 in the middle of the filter from a channel to itself
     nn.init.dirac_(plain.conv2.weight)
     text = "plain: it takes all 1,152 weights, 16 of them 1 and the others 0"
-    check_close("table", text, plain(x), x, atol=1e-4)
+    check_close("all-weights", text, plain(x), x, atol=1e-4)
 
 
 def weight_gradients(model: nn.Module, batch: tuple[Tensor, Tensor]) -> list[float]:
@@ -193,30 +191,32 @@ def show_gradients(cfg: Config, batch: tuple[Tensor, Tensor]) -> tuple[dict, dic
     print(f"\n[3] New nets of {DEPTHS} layers: the gradient's norm at the first over the last")
     norms = {}
     ratios = {}
-    for kind in KINDS:
+    for kind in ("plain", "residual"):
         for depth in DEPTHS:
             models = [make_model(cfg, kind, depth, number) for number in range(cfg.nets)]
             norms[kind, depth] = [weight_gradients(model, batch) for model in models]
             ratios[kind, depth] = geometric_mean(row[0] / row[-1] for row in norms[kind, depth])
         print(f"  {kind:<9}" + "".join(f"{ratios[kind, depth]:8.3g}" for depth in DEPTHS))
+    text = "asked again, the last net gives the same norms: no old gradient is left"
+    check_close("cleared", text, weight_gradients(models[-1], batch), norms["residual", 44][-1])
     check("explodes", "plain, 44 layers: {} times, it explodes", ratios["plain", 44], above=50)
     check("moderate", "residual, 44 layers: {} times", ratios["residual", 44], below=20)
     return norms, {f"ratio_{kind}_{depth}": ratio for (kind, depth), ratio in ratios.items()}
 
 
 def show_training(cfg: Config, x: Tensor, y: Tensor) -> tuple[dict, dict[str, float]]:
-    print(f"\n[4] Training loss after {cfg.epochs} epochs of {len(x) // BATCH} steps")
+    print(f"\n[4] Mean training loss in the last of {cfg.epochs} epochs of {len(x) // BATCH} steps")
     model = make_model(cfg, "residual", 8, 0)
     text = "residual, 8 layers: 64 pictures are memorised: the loss falls to {}"
     batch = (x[:64], y[:64])
     optimizer = sgd(model.parameters(), lr=0.05)
     overfits("overfits", text, model, batch, training.cross_entropy, optimizer, steps=60)
     predicted = model.eval()(batch[0]).argmax(dim=1)
-    depends_on_input("depends", "in evaluation its output depends on them: {}", predicted, batch[1])
+    depends_on_input("depends", "in evaluation it names a share of {} rightly", predicted, batch[1])
 
     curves = {}
     final = {}
-    for kind in KINDS:
+    for kind in ("plain", "residual"):
         for depth in DEPTHS:
             curves[kind, depth] = train_nets(cfg, kind, depth, (x, y))
             final[f"{kind}_{depth}"] = mean(losses[-1] for losses in curves[kind, depth])
@@ -226,14 +226,13 @@ def show_training(cfg: Config, x: Tensor, y: Tensor) -> tuple[dict, dict[str, fl
     expect("deep", "residual, 44 layers: {}", final["residual_44"], below=0.2 if digits else 2.2)
 
     # Was it only the learning rate, or SGD, that did not suit the deep plain net?
-    best = curves["plain", 44][0][-1]
+    losses = [curves["plain", 44][0][-1]]
     adam = torch.optim.Adam
     for method, lr in [(sgd, 0.005), (sgd, 0.1), (adam, 0.003), (adam, 0.01)]:
-        loss = train(cfg, "plain", 44, 0, (x, y), method, lr)[-1]
-        print(f"  the first plain net of 44 layers with {method.__name__} at {lr}: {loss:.4f}")
-        best = min(best, loss)
-    expect("best", "even the best of its five settings leaves {}", best, at_least=1)
-    return curves, {**final, "degraded": ratio, "best_plain": best}
+        losses.append(train(cfg, "plain", 44, 0, (x, y), method, lr)[-1])
+        print(f"  the first plain 44-layer net with {method.__name__} at {lr}: {losses[-1]:.4f}")
+    expect("best", "even the best of its five settings leaves {}", min(losses), at_least=1)
+    return curves, {**final, "degraded": ratio, "best_plain": min(losses)}
 
 
 @torch.no_grad()
@@ -247,7 +246,7 @@ def start_as_copies(model: SmallResNet) -> None:
             conv.weight += tenth
 
 
-def show_copies(cfg: Config, x: Tensor, y: Tensor) -> tuple[list, list, dict[str, float]]:
+def show_copies(cfg: Config, x: Tensor, y: Tensor, losses: dict) -> tuple[list, list, dict]:
     print("\n[5] Plain nets of 44 layers again, but the blocks' convolutions start as copies")
     models = [make_model(cfg, "copies", 44, number) for number in range(cfg.nets)]
     norms = [weight_gradients(model, (x[:64], y[:64])) for model in models]
@@ -255,9 +254,10 @@ def show_copies(cfg: Config, x: Tensor, y: Tensor) -> tuple[list, list, dict[str
     check("copied", "the first layer's gradient has {} times the norm of the last", ratio, below=10)
 
     curves = train_nets(cfg, "copies", 44, (x, y))
-    loss = mean(losses[-1] for losses in curves)
+    loss = mean(rows[-1] for rows in curves)
+    room = 1.5 if cfg.data == "digits" else 0.9  # CIFAR-10: see show_training
     text = "a start that copies does help, but does not replace the shortcut: {}"
-    expect("helps", text, loss, above=0.2, below=1 if cfg.data == "digits" else 2.3)
+    expect("helps", text, loss, above=room * losses["residual_44"], below=losses["plain_44"] / room)
     return norms, curves, {"ratio_copies": ratio, "copies_44": loss}
 
 
@@ -314,7 +314,7 @@ def draw_training(cfg: Config, curves: dict) -> None:
         lines = axis.semilogy(range(1, len(rows) + 1), rows, color=colour, linewidth=1.6)
         lines[0].set_label(f"{depth} layers" + ", started as copies" * (kind == "copies"))
     axes[0].set(xlabel="epoch", ylabel="training loss", title="Plain: the deeper, the worse")
-    axes[1].set(xlabel="epoch of 15 steps", title="Residual: in 150 steps 44 layers learn too")
+    axes[1].set(xlabel="epoch", title="Residual: 44 layers learn too")
     axes[0].legend(loc="lower left")
     save_figure(figure, cfg.out / "training")
 
@@ -340,7 +340,7 @@ def run(cfg: Config) -> dict[str, float]:
     show_contained(cfg)
     norms, ratios = show_gradients(cfg, (x[:64], y[:64]))
     curves, losses = show_training(cfg, x, y)
-    norms["copies", 44], curves["copies", 44], copied = show_copies(cfg, x, y)
+    norms["copies", 44], curves["copies", 44], copied = show_copies(cfg, x, y, losses)
     draw_training(cfg, curves)
     draw_gradients(cfg, norms)
     return {**ratios, **losses, **copied}

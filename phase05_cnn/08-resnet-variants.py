@@ -4,10 +4,10 @@ ResNet 变体：瓶颈结构、ResNeXt 与加宽
 You will be able to answer
     1. What does a bottleneck save?              show_bottleneck  by-hand
     2. Are these the nets that others use?       show_parity      parameters, logits
-    3. How much work is each of them?            show_work        stages, published, twice
+    3. How much work is each of them?            show_work        published, stages, twice, removed
     4. Why no ReLU behind the sum?               show_preact      lost, first, identity
 Predict   saved: how many times fewer weights has a bottleneck 256→64→256 than two 3x3 of 256?
-Run       python phase05_cnn/08-resnet-variants.py                         about 15 s
+Run       python phase05_cnn/08-resnet-variants.py                         about 10 s
 Needs     phase05_cnn/07-resnet
 Reference torchvision.models.get_model
 Notation  B batch  C channels  H W picture
@@ -209,6 +209,7 @@ def show_work(cfg: Config) -> tuple[dict[str, dict[str, int]], dict[str, float]]
     ratios = [work[name]["3x3"] / work["resnet50"]["3x3"] for name in list(DESIGNS)[4:]]
     text = "3x3 layers with twice ResNet-50's channels: 4 times the work, 4/32 of it in 32 groups"
     check_close("twice", text, ratios, [4 / 32, 4])
+    check("removed", "counting leaves no hook behind", not conv._forward_hooks)
     return work, billions
 
 
@@ -284,7 +285,7 @@ def draw_cost(cfg: Config, work: dict[str, dict[str, int]], billions: dict) -> N
     left.plot([], [], "o", color=ORANGE, label="basic blocks")
     left.plot([], [], "o", color=BLUE, label="bottlenecks")
     left.legend(loc="lower right")
-    left.set(xlabel="billion multiply–adds", ylabel="published accuracy, %", xlim=(0, 15))
+    left.set(xlabel="billion multiply–adds", ylabel="published accuracy, %", xlim=(0, 16))
     left.set_title("Three nets near 4 billion: 4 points apart")
     ends = [0.0] * len(work)
     for kind, colour in zip(["7x7", "3x3", "1x1"], [GREY, ORANGE, BLUE]):

@@ -2,11 +2,11 @@
 特征可视化：每个单元在找什么
 
 You will be able to answer
-    1. How do you read what a layer puts out?     show_record  recorded
-    2. How do classes separate with depth?        show_probes  overfits, depends, deeper, untrained
-    3. Which picture raises a unit most?          show_raised  raised
+    1. How do you read what a layer puts out?     show_record  recorded, removed
+    2. How do classes separate?  show_probes  halfway, overfits, depends, deeper, untrained
+    3. Which picture raises a unit most?          show_raised  signs, raised
     4. Does it show what the network recognises?  show_named   as-good, other, smooth
-    5. Which part of a picture is needed?         show_occlusion  needed, part
+    5. Which part of a picture is needed?         show_occlusion  by-hand, needed, part
 Predict   other_plain: of pictures made for one network, what share does another name as meant?
 Run       python phase05_cnn/11-feature-visualization.py                   about half a minute
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/01-convolution-basics
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-from common.checks import check_close, depends_on_input, expect, overfits
+from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.images import load_images
@@ -51,12 +51,10 @@ class ShapeNet(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         self.blocks = nn.ModuleList()
-        channels = 3
-        for wider, stride in [(16, 2), (32, 2), (32, 1), (32, 1)]:
-            conv = nn.Conv2d(channels, wider, 3, stride, padding=1, bias=False)
-            self.blocks.append(nn.Sequential(conv, nn.BatchNorm2d(wider), nn.ReLU()))
-            channels = wider
-        self.head = nn.Linear(channels, classes)
+        for inputs, outputs, stride in [(3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 32, 1)]:
+            conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+            self.blocks.append(nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
+        self.head = nn.Linear(32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
@@ -93,6 +91,7 @@ def show_record(cfg: Config) -> None:
     by_hand.append(model.head(by_hand[-1].mean(dim=(2, 3))))
     text = "each output is what its layer, called by hand, makes of the one before it, up to {}"
     check_close("recorded", text, flat([*recorded, scores]), flat(by_hand))
+    check("removed", "no hook is left", not any(block._forward_hooks for block in model.blocks))
 
 
 def probe(train: Tensor, y: Tensor, test: Tensor) -> Tensor:
@@ -108,6 +107,9 @@ def probe(train: Tensor, y: Tensor, test: Tensor) -> Tensor:
 
 def show_probes(cfg: Config, model: nn.Module, train: Set, test: Set) -> dict[str, float]:
     print("\n[2] A linear classifier reads the mean of each channel, behind each block")
+    old, new = torch.tensor([[1.0], [2], [5], [6]]), torch.tensor([[3.4], [3.6]])
+    text = "1 and 2 are of one class, 5 and 6 of another: the probe parts them between 3.4 and 3.6"
+    check_close("halfway", text, probe(old, torch.tensor([0, 0, 1, 1]), new), [0, 1])
     x, y = train
     fresh = make_net(cfg.seed + 100)
     adam = torch.optim.Adam(fresh.parameters(), lr=0.01)
@@ -123,8 +125,7 @@ def show_probes(cfg: Config, model: nn.Module, train: Set, test: Set) -> dict[st
     for name, network in [("trained", model), ("untrained", untrained.eval())]:
         scores[name] = []
         for old, new in zip(channel_means(network, x), channel_means(network, test[0])):
-            right = probe(old, y, new) == test[1]
-            scores[name].append(right.double().mean().item())
+            scores[name].append((probe(old, y, new) == test[1]).double().mean().item())
         print(f"  {name:<10} accuracy " + "   ".join(f"{score:.3f}" for score in scores[name]))
     first, _, third, last = scores["trained"]
     gap = 0.4 if cfg.data == "shapes" else 0.1
@@ -165,13 +166,14 @@ def maximise(value: Callable, n: int, steps: int, smooth: bool, seed: int) -> Te
 
 def show_raised(cfg: Config, model: nn.Module, x: Tensor) -> dict[str, float]:
     print("\n[3] Gradient ascent: how far can a unit rise over its mean on real pictures?")
+    weights = torch.randn(3, 32, 32)
+    made = maximise(lambda x: (x * weights).sum(dim=(1, 2, 3)), 1, 40, False, cfg.seed)
+    check_close("signs", "linear: each pixel goes to its weight's sign", made[0], weights.sign())
     channel = torch.arange(32)
 
     def peaks(x: Tensor) -> Tensor:
-        # Before the ReLU, for one that is off has no gradient to climb. The strongest place, for
-        # a mean would also count how much of the picture is filled. (n, 32)
-        (maps,), _ = record(model, [model.blocks[3][1]], x)
-        return maps.amax(dim=(2, 3))
+        (maps,), _ = record(model, [model.blocks[3][1]], x)  # before the ReLU: if off, no gradient
+        return maps.amax(dim=(2, 3))  # of each map the strongest place: (n, 32)
 
     # Picture i is to raise channel i.
     made = maximise(lambda x: peaks(x)[channel, channel], 32, cfg.steps, False, cfg.seed)
@@ -195,8 +197,7 @@ def show_named(cfg: Config, networks: list[nn.Module], test: Set) -> tuple[dict,
 
     sets = {"real": test}
     for way in ["plain", "smooth"]:
-        made = maximise(log_probability, 30, cfg.steps, way == "smooth", cfg.seed)
-        sets[way] = (made, classes)
+        sets[way] = maximise(log_probability, 30, cfg.steps, way == "smooth", cfg.seed), classes
     named = {}
     for way, (x, y) in sets.items():
         own, other = (accuracy(network, x, y) for network in networks)
@@ -233,6 +234,10 @@ def occlusion(model: nn.Module, x: Tensor, classes: Tensor, size: int = 8, step:
 
 def show_occlusion(cfg: Config, networks: list[nn.Module], x: Tensor) -> dict[str, float]:
     print("\n[5] Cover 8x8 pixels with grey, at 49 places: what do two networks need?")
+    weights = torch.tensor([[1.0, 2, -1, 1], [0, 0, 0, 0]])
+    pixels = torch.tensor([[2.0, -1, 3, 0], [9, 9, 9, 9]])[None, None]  # (1, 1, 2, 4)
+    falls = occlusion(lambda x: (x * weights).sum(dim=(2, 3)), pixels, torch.tensor([0]), 2, 1)
+    check_close("by-hand", "the note's example: falls of 0, -5 and -3", falls[0], [[0.0, -5, -3]])
     with torch.no_grad():
         classes = networks[0](x).argmax(dim=1)
         own, other = (occlusion(network, x, classes).flatten(1) for network in networks)
@@ -265,8 +270,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 @torch.no_grad()
 def channel_means(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Behind each block the mean of every channel: four tensors (n, channels)."""
-    outputs, _ = record(model, list(model.blocks), x)
-    return [output.mean(dim=(2, 3)) for output in outputs]
+    return [output.mean(dim=(2, 3)) for output in record(model, list(model.blocks), x)[0]]
 
 
 def as_pictures(pictures: Sequence[Tensor]) -> list:
@@ -293,8 +297,7 @@ def draw_maps(cfg: Config, model: nn.Module, x: Tensor) -> None:
         maps = outputs[number - 1][0].detach()
         strongest = maps.mean(dim=(1, 2)).argsort(descending=True)[:6]
         plot_images(line, maps[strongest].numpy(), [f"block {number}"])
-    title = "From the pixels of the shape in block 1 to its rough place in block 4"
-    figure.suptitle(title, fontweight="bold")
+    figure.suptitle("Block 1 draws the shape, block 4 its rough place", fontweight="bold")
     save_figure(figure, cfg.out / "maps")
 
 
@@ -311,10 +314,8 @@ def draw_named(cfg: Config, sets: dict, named: dict, classes: Sequence[str]) -> 
 def draw_embedding(cfg: Config, model: nn.Module, test: Set, classes: Sequence[str]) -> None:
     """t-SNE (van der Maaten and Hinton 2008): points in a plane that keep their neighbours."""
     x, y = (each[:300] for each in test)
-    features = {
-        "Pixels: the kinds are mixed": x.flatten(start_dim=1),
-        "Behind block 4: most of them are apart": channel_means(model, x)[-1],
-    }
+    features = {"Pixels: the classes are mixed": x.flatten(start_dim=1)}
+    features["Behind block 4: nearly all are apart"] = channel_means(model, x)[-1]
     figure, axes = new_figure(1, 2, size=(11, 5))
     for axis, (name, each) in zip(axes, features.items()):
         points = TSNE(perplexity=15, max_iter=500, random_state=cfg.seed).fit_transform(each)
@@ -334,15 +335,14 @@ def run(cfg: Config) -> dict[str, float]:
     networks = [make_net(cfg.seed), make_net(cfg.seed + 50)]
     for number, network in enumerate(networks):
         train_net(network, *train, cfg.epochs, cfg.seed + number)
-    model = networks[0]
 
-    metrics = show_probes(cfg, model, train, test)
-    metrics |= show_raised(cfg, model, train[0])
+    metrics = show_probes(cfg, networks[0], train, test)
+    metrics |= show_raised(cfg, networks[0], train[0])
     named, sets = show_named(cfg, networks, test)
     metrics |= show_occlusion(cfg, networks, test[0][:200])
-    draw_maps(cfg, model, test[0])
+    draw_maps(cfg, networks[0], test[0])
     draw_named(cfg, sets, named, data.classes)
-    draw_embedding(cfg, model, test, data.classes)
+    draw_embedding(cfg, networks[0], test, data.classes)
     return metrics | named
 
 

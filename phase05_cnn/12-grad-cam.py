@@ -334,7 +334,7 @@ def run(cfg: Config) -> dict[str, float]:
         "block 1, the left one": heat_of(model, "block 1, Grad-CAM", wide, left),
         "block 1, the right one": heat_of(model, "block 1, Grad-CAM", wide, right),
     }
-    title = "Block 4 mostly warms the shape asked for; block 1 does not tell them apart"
+    title = "Heat of block 4 is mostly on the shape asked for; block 1 does not tell them apart"
     draw_heat(cfg.out / "asked", title, wide, names, columns)
     columns = {"first network": circles[1], "second network": circles[2]}
     title = "Both say “circle”, for different reasons"

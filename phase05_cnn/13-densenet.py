@@ -109,9 +109,8 @@ def show_block(cfg: Config) -> None:
         second.conv2.weight[:] = -0.25
     print("  one pixel x = 3; layer 1: 4 · 0.5 · 3 = 6; layer 2: 4 · (-0.25) · (6 - 3) = -3")
     found = block(torch.tensor([[[[3.0]]]])).flatten()
-    check_close(
-        "by-hand", "the block gives 3, unchanged, then 6 and -3", found, [3.0, 6.0, -3.0], atol=1e-3
-    )
+    text = "the block gives 3, unchanged, then 6 and -3"
+    check_close("by-hand", text, found, [3.0, 6.0, -3.0], atol=1e-3)
 
 
 # A row is a net: channels behind the stem, growth rate, layers in each of the blocks.
@@ -330,9 +329,10 @@ def draw_links(cfg: Config, rises: dict[Link, float], loss: float) -> None:
         axes[block].scatter(source, reader, 1500, [rise], **look)
         axes[block].text(source, reader, f"{rise:z.2f}", ha="center", va="center")
     for block, axis in enumerate(axes, 1):
-        axis.set(title=f"Block {block}: added by one cut to a loss of {loss:.2f}", ylim=(6.5, 0.5))
+        axis.set(title=f"Block {block}: rise of the loss, {loss:.2f} uncut", ylim=(6.5, 0.5))
         axis.set(xlabel="layer read, 0: block's input", ylabel="layer that reads", xlim=(-0.5, 5.5))
         axis.grid(False)
+    figure.suptitle("Cut one at a time, hardly any link counts", fontweight="bold")
     save_figure(figure, cfg.out / "links")
 
 

@@ -1,5 +1,7 @@
 """Lesson 5.6 and its note: what the exercises and the answers say."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -170,6 +172,9 @@ def test_stride_and_stem_by_hand() -> None:
     assert 9 * (3 * 64 + 64**2 + 64**2 / 4) == 47_808 and 49 * 3 * 64 / 4 == 2_352
     found = lesson.share([padded, padded, halving], one, [3, 64, 64, 64])
     assert found == pytest.approx(47_808 / 2_352) and round(found, 1) == 20.3
+    # it is not the product of the two
+    factors = (20.25 / 12.25, 75_456 / 9_408)
+    assert math.prod(factors) == pytest.approx(13.3, abs=0.05)
 
 
 def test_an_earlier_stride_is_cheaper_and_sees_more() -> None:

@@ -215,14 +215,17 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 # ---- what the note says
 
 
-def test_a_rung_adds_one_idea_to_those_above_it() -> None:
+def test_a_rung_changes_one_thing_more() -> None:
     cfg = config(ladder=3)
     ladder = list(project.make_ladder(cfg).items())
-    assert len(ladder) == 10 and ladder[0][0] == "plain"
+    assert len(ladder) == 11 and ladder[0][0] == "plain"
     # float32 stands on every rung of this one, as this configuration asks for it
     for (_, before), (name, after) in itertools.pairwise(ladder[1:]):
         assert after == replace(before, **{name: getattr(after, name)}) and after != before
     assert ladder[-1][1] == replace(cfg, schedule="24:1,32:2")
+    plain = {"whiten": False, "smoothing": 0.0, "flip": False, "shift": 0, "rates": False}
+    plain |= {"muon": False, "schedule": "32:3", "average": False, "views": False}
+    assert ladder[0][1] == replace(cfg, **plain)
 
 
 def test_passes_and_sides() -> None:
@@ -237,6 +240,47 @@ def test_without_whitening_the_first_layer_is_learned() -> None:
     assert learned.weight.requires_grad and learned.bias.requires_grad
     assert torch.equal(learned.weight, fresh.weight) and torch.equal(learned.bias, fresh.bias)
     assert not project.make_net(config(), x, 10, seed=0).first.weight.requires_grad
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("rates, muon", [(True, True), (True, False), (False, False)])
+def test_every_weight_learns_once_and_at_its_rate(whiten: bool, rates: bool, muon: bool) -> None:
+    cfg = config(whiten=whiten, rates=rates, muon=muon)
+    x = (randn(20, 3, 32, 32) * 50 + 100).clamp(0, 255).byte()
+    model = project.make_net(cfg, x, 10, seed=0)
+    optimizer = project.Muon(project.make_groups(cfg, model))
+    learned = {
+        weights: (group["lr"], group["momentum"], group["orthogonal"])
+        for group in optimizer.param_groups
+        for weights in group["params"]
+    }
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(learned)
+    assert set(learned) == {weights for weights in model.parameters() if weights.requires_grad}
+    for name, weights in model.named_parameters():
+        alike = (0.07, 0.85, False)
+        if not weights.requires_grad:
+            continue
+        if name.startswith("first") or not rates:
+            assert learned[weights] == alike
+        elif name == "head.weight":
+            assert learned[weights] == (1.8 / 16, 0.85, False)
+        elif weights.ndim == 4:
+            assert learned[weights] == (0.15 if muon else 1.7, 0.6, muon)
+        else:
+            assert learned[weights] == (27.0, 0.85, False)
+    assert len(learned) == 13 + 2 * (not whiten)
+
+
+def test_what_no_flag_says_comes_from_the_recipe() -> None:
+    classes = ("circle", "square")
+    for data, recipe in project.RECIPES.items():
+        cfg = project.Config(device="cpu", precision="float32", data=data)
+        project.settle(cfg, classes)
+        assert (cfg.widths, cfg.schedule, cfg.batch_size, cfg.pictures) == recipe
+    given = {"batch_size": 32, "pictures": 100, "schedule": "24:1"}
+    cfg = config(**given)
+    project.settle(cfg, classes)
+    assert {name: getattr(cfg, name) for name in given} == given
 
 
 @pytest.mark.parametrize("average", [True, False])
@@ -281,8 +325,17 @@ def test_the_polynomial_by_hand() -> None:
     assert found.diagonal().tolist() == pytest.approx([1.193, 0.976], abs=5e-4)
 
 
+def test_three_rounds_by_hand() -> None:
+    """3 and 0.03 on the diagonal: nearly 1 and 0.01 become 0.721 and 0.400."""
+    found = project.orthogonal(torch.diag(torch.tensor([3.0, 0.03], dtype=torch.float64)))
+    assert found.diagonal().tolist() == pytest.approx([0.721, 0.400], abs=5e-4)
+    # 0.001 becomes only 0.041
+    found = project.orthogonal(torch.diag(torch.tensor([1.0, 0.001], dtype=torch.float64)))
+    assert found[1, 1].item() == pytest.approx(0.041, abs=5e-4)
+
+
 @pytest.mark.parametrize("shape", [(48, 216), (192, 432), (32, 288)])
-def test_three_rounds_bring_all_singular_values_near_1(shape: tuple[int, int]) -> None:
+def test_three_rounds_bring_the_singular_values_of_noise_near_1(shape: tuple[int, int]) -> None:
     found = torch.linalg.svdvals(project.orthogonal(randn(*shape)))
     assert 0.6 < found.min() < found.max() < 1.25
 
@@ -318,7 +371,20 @@ def test_the_smallest_loss_with_smoothed_labels() -> None:
 
 
 def test_smaller_pictures_cost_less() -> None:
-    assert 24**2 / 32**2 == 0.5625
+    """At side 24 the network has 0.54 times the multiplications of side 32."""
+    model = project.Net([16, 32, 32], 10).eval()
+    counts = []
+
+    def count(layer: torch.nn.Module, _: tuple, y: torch.Tensor) -> None:
+        counts[-1] += y.numel() * layer.weight[0].numel()
+
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(count)
+    for side in (24, 32):
+        counts.append(0)
+        model(torch.zeros(1, 3, side, side))
+    assert counts[0] / counts[1] == pytest.approx(0.54, abs=5e-3)
 
 
 def test_six_views_of_one_picture_and_its_mirror_image_answer_alike() -> None:
