@@ -3,7 +3,7 @@
 
 You will be able to answer
     1. How large is the field of a stack of layers?    show_recurrence  by-hand
-    2. Do the gradients say the same?                  show_measured    ten, blind
+    2. Do the gradients say the same?                  show_measured    ten, vgg, blind
     3. What makes it grow faster than the depth?       show_growth      holes
     4. How much does each pixel of it count?           show_effective   paths, bell, narrow, root
 Predict   vgg16: VGG-16 takes pictures of 224x224. How many pixels wide is its last units' field?
@@ -69,7 +69,7 @@ def show_recurrence(cfg: Config) -> dict[str, float]:
     check_close("by-hand", text, receptive_field(small), [9, 2, -4])
 
     size, _, _ = receptive_field([Layer(3)] * 3)
-    print(f"  three layers of 3x3 see {size} pixels, as one of 7x7, by 27 weights instead of 49")
+    print(f"  three layers of 3x3 see {size} pixels, as one of 7x7, with 27 weights instead of 49")
 
     size, step, start = receptive_field(vgg16())
     inside = []
@@ -115,6 +115,15 @@ def show_measured(cfg: Config) -> None:
         print(f"  {name:<28}  {by_formula}   |  {by_gradient}")
     text = "ten stacks: first pixel, last pixel and step are the same"
     check_close("ten", text, measured, formula)
+
+    # In a network so deep and narrow random weights may switch off all ReLUs; ones do not.
+    model = build(vgg16(), channels=1)
+    for weight in model.parameters():
+        nn.init.ones_(weight)
+    seen = ends(seen_pixels(model, torch.rand(cfg.pictures, 1, 224, 224), 3))
+    size, step, start = receptive_field(vgg16())
+    text = f"VGG-16: its unit 3 sees the {size} pixels from {start + 3 * step} on"
+    check_close("vgg", text, seen, (start + 3 * step, start + 3 * step + size - 1))
 
     layers = [Layer(3), Layer(3, stride=2), Layer(3, dilation=2), Layer(3)]
     size, step, start = receptive_field(layers)
@@ -166,8 +175,7 @@ def show_effective(cfg: Config) -> tuple[dict[str, float], Tensor]:
     text = "two layers of 3: 1, 2, 3, 2, 1 of nine paths"
     check_close("paths", text, path_shares(2), torch.tensor([1, 2, 3, 2, 1]).double() / 9)
 
-    energies = energy_maps(20, cfg.draws)  # (draws, 41, 41), of networks with random weights
-    energy = energies.mean(dim=0)
+    energy = energy_maps(20, cfg.draws).mean(dim=0)  # (41, 41), of networks with random weights
     shares = energy.sum(dim=0)  # of each column
     deviation = spread(shares)
     predicted = math.sqrt(20 * (3**2 - 1) / 12)
@@ -177,7 +185,7 @@ def show_effective(cfg: Config) -> tuple[dict[str, float], Tensor]:
     # 16 networks still lean a little to one side; paths do not.
     both_sides = (shares + shares.flip(0)) / 2
     gap = (both_sides - path_shares(20)).cumsum(dim=0).abs().max()
-    text = "left and right averaged: up to any pixel, gradient and paths have the same share, ±{}"
+    text = "left of any pixel the share of gradient is that of paths, up to {} (sides averaged)"
     check("bell", text, gap, at_most=0.02)
 
     inner = energy[13:28, 13:28].sum().item()
@@ -187,7 +195,7 @@ def show_effective(cfg: Config) -> tuple[dict[str, float], Tensor]:
     growth = deviation / spread(energy_maps(5, cfg.draws).mean(dim=0).sum(dim=0))
     text = "from 5 to 20 layers the field grows 3.7 times, the deviation {} times"
     check("root", text, growth, at_least=1.75, at_most=2.25)
-    return {"deviation": deviation, "narrow": inner, "growth": growth}, energies
+    return {"deviation": deviation, "narrow": inner, "growth": growth}, energy
 
 
 # Pictures and helpers: skip on a first reading
@@ -305,23 +313,23 @@ def middle_pixels(layers: Sequence[Layer]) -> list[float]:
     return [start + unit * step + (size - 1) / 2 for unit in range(12 // step)]
 
 
-def draw_effective(cfg: Config, energies: Tensor) -> None:
-    figure, (one, mean, right) = new_figure(1, 3, size=(15, 4.6))
-    energy = energies.mean(dim=0)
-    for axis, picture in ((one, energies[0]), (mean, energy)):
-        axis.imshow(picture.sqrt(), cmap="magma")
-        axis.set(xticks=(), yticks=(), xlabel="field of 41x41: root of the squared gradient")
-        axis.grid(False)
-    one.set_title("One random network")
-    mean.set_title(f"Mean of {cfg.draws} random networks")
+def draw_effective(cfg: Config, energy: Tensor, inner: float) -> None:
+    """energy (41, 41): the share of each pixel; inner: the share of the 15x15 in the middle."""
+    figure, (left, right) = new_figure(1, 2, size=(13, 4.8), width_ratios=(1, 1.2))
+    image = left.imshow(100 * energy, cmap="magma", extent=(-20.5, 20.5, 20.5, -20.5))
+    figure.colorbar(image, ax=left, label="squared gradient: share of each pixel in %")
+    edge = torch.tensor([-7.5, 7.5, 7.5, -7.5, -7.5])
+    left.plot(edge, edge.roll(1), color="white")
+    left.grid(False)
+    left.set(xlabel="pixels from the middle", title=f"15x15 of 41x41 pixels hold {inner:.0%}")
 
     pixels = torch.arange(41) - 20
-    right.bar(pixels, energy.sum(dim=0), color=BLUE, label="squared gradient, mean")
-    right.plot(pixels, path_shares(20), color=ORANGE, label="paths")
-    right.axhline(1 / 41, color=GREY, linestyle="--", label="if all pixels counted alike")
-    right.set(xlabel="pixels from the middle", ylim=(0, 0.15))
-    right.set_title("By column: far narrower than the field")
-    right.legend(loc="upper right", fontsize=10)
+    right.bar(pixels, 100 * energy.sum(dim=0), color=BLUE, label="squared gradient")
+    right.plot(pixels, 100 * path_shares(20), color=ORANGE, label="paths")
+    right.axhline(100 / 41, color=GREY, linestyle="--", label="all columns alike")
+    right.set(xlabel="pixels from the middle", ylabel="share of each column in %")
+    right.set_title("The columns follow the paths")
+    right.legend(loc="upper left")
     save_figure(figure, cfg.out / "effective")
 
 
@@ -329,9 +337,9 @@ def run(cfg: Config) -> dict[str, float]:
     sizes = show_recurrence(cfg)
     show_measured(cfg)
     show_growth(cfg)
-    effective, energies = show_effective(cfg)
+    effective, energy = show_effective(cfg)
     draw_pyramid(cfg)
-    draw_effective(cfg, energies)
+    draw_effective(cfg, energy, effective["narrow"])
     return {**sizes, **effective}
 
 

@@ -7,7 +7,7 @@ You will be able to answer
     3. Is it torchvision's AlexNet?    show_torchvision  logits
     4. What do moved pictures bring?   show_jitter       places, overfits, depends, small, gain
 Predict   dense_share: 3 of its 8 layers with weights are dense. What share of the weights is there?
-Run       python phase05_cnn/05-alexnet.py                                 about 40 s
+Run       python phase05_cnn/05-alexnet.py                                 about 25 s
 Needs     phase03_pytorch/09-training-loop, phase04_mlp/09-weight-init
 Reference F.local_response_norm, torchvision.models.alexnet
 Notation  B batch  C channels  H W picture
@@ -26,7 +26,7 @@ from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.images import load_images
 from common.data.tensors import to_tensors
-from common.figures import BLUE, ORANGE, new_figure, plot_curves, save_figure
+from common.figures import BLUE, GREY, ORANGE, new_figure, plot_curves, save_figure
 from common.lessons import load_lesson
 from common.training import evaluate, fit
 
@@ -170,7 +170,7 @@ def show_2012(cfg: Config) -> tuple[dict[str, float], list[tuple[int, int]]]:
         model = AlexNet(PLAN_2012)
         found = list(costs(model, torch.empty(2, 3, 224, 224)).values())
     order = "".join(type(layer).__name__[0] for layer in model.features)
-    text = "Convolution, ReLU, LRN, MaxPool stand as in the paper: CRLM CRLM CR CR CRM"
+    text = f"Conv, ReLU, LRN, MaxPool: in the paper CRLM CRLM CR CR CRM, here {order}"
     check("order", text, order == "CRLMCRLMCRCRCRM")
     text = "and its LRN has the constants of the paper"
     check_close("in-net", text, model.features[2](x), local_response_norm(x))
@@ -220,7 +220,8 @@ PLAN_SMALL = [  # for 32x32: smaller filters, smaller stride, fewer maps
 def jitter(x: Tensor) -> Tensor:
     """Each picture moved for itself, by up to 4 pixels each way. (B, C, H, W), same shape.
 
-    What comes in at an edge repeats the pixels of that edge.
+    What comes in at an edge repeats the pixels of that edge. To one picture, torchvision's
+    RandomCrop(side, padding=4, padding_mode="edge") does the same.
     """
     # practice: Move each picture
     rows, columns = x.shape[2:]
@@ -321,7 +322,9 @@ def draw_jitter(cfg: Config, losses: dict[str, list[float]], scores: list[float]
     plot_curves(left, losses, ylabel="training loss")
     bars = right.bar(list(losses), scores, color=[BLUE, ORANGE], width=0.5)
     right.bar_label(bars, fmt="%.2f")
-    right.set(ylabel="accuracy on new pictures", ylim=(0, 1))
+    right.axhline(0.1, color=GREY, linestyle="--", linewidth=1)
+    right.text(0.5, 0.12, "guessing", color=GREY, ha="center")
+    right.set(ylabel="accuracy on new pictures, one run", ylim=(0, 1))
     figure.suptitle("Harder to memorise, better on new pictures", fontweight="bold")
     save_figure(figure, cfg.out / "jitter")
 

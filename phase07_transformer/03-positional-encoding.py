@@ -7,7 +7,7 @@ You will be able to answer
     3. What does ALiBi subtract?        show_alibi    bias
     4. What does a model know then?     show_models   order, place
     5. And where texts are longer?      show_lengths  overfits, depends, tables, rope, window, alibi
-Predict   sinusoidal_beyond: with sines 0.8 are right at the 32 trained positions. At 32 to 63?
+Predict   sinusoidal_beyond: trained on 32 positions, sines reach 0.78 at 16 to 31. At 32 to 63?
 Run       python phase07_transformer/03-positional-encoding.py             about half a minute
 Needs     phase07_transformer/01-self-attention, phase07_transformer/02-multi-head-attention
 Reference -
@@ -303,7 +303,7 @@ def letters_right(model: nn.Module, texts: Tensor, window: int = 10**6) -> Tenso
 def draw_encodings(cfg: Config) -> None:
     figure, (left, right) = new_figure(1, 2, size=(12, 4.4))
     left.imshow(sinusoidal(64, 32), aspect="auto", cmap="RdBu", vmin=-1, vmax=1)
-    left.set(xlabel="column", ylabel="position", title="Sinusoidal: a row for each position")
+    left.set(xlabel="column", ylabel="position", title="Sinusoidal: 1 is blue, -1 red")
     left.grid(False)
     for name, place in (("query", 0), ("key", 1), ("query", 2), ("key", 3)):
         vector = [1.0, 0.0] if name == "query" else [0.9, 0.3]

@@ -71,6 +71,22 @@ def test_subsampling_keeps_rows_columns_and_maps_apart() -> None:
     torch.testing.assert_close(layer(x), F.avg_pool2d(x, 2).tanh())
 
 
+def test_the_form_of_1998_can_learn() -> None:
+    """It memorises 32 digits, and names each by what it shows."""
+    sets = lesson.make_sets(lesson.Config(), "digits", 0)
+    x, y = sets[0][0][:32], sets[0][1][:32]
+    torch.manual_seed(0)
+    model = lesson.LeNet1998()
+    adam = torch.optim.Adam(model.parameters(), lr=0.005)
+    for _ in range(150):
+        loss = F.cross_entropy(model(x), y)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert loss < 0.05
+    assert (model(x).argmax(dim=1) == y).all()
+
+
 def test_first_weights_of_the_table() -> None:
     torch.manual_seed(0)
     layer = lesson.TableConv(lesson.connections())
@@ -83,6 +99,20 @@ def test_first_weights_of_the_table() -> None:
 def test_every_map_of_s2_is_read_ten_times() -> None:
     assert lesson.connections().sum(dim=0).tolist() == [10] * 6
     assert torch.equal(lesson.connections(), paper_table())
+
+
+def test_another_map_of_s2_changes_only_those_that_read_it() -> None:
+    torch.manual_seed(0)
+    model = lesson.LeNet1998()
+    x = torch.randn(1, 6, 10, 10)  # maps of C1
+    other = torch.cat([x[:, :5], torch.randn(1, 1, 10, 10)], dim=1)  # another map 5
+    changed = model.c3(model.s2(x)) != model.c3(model.s2(other))  # (1, 16, 1, 1)
+    assert torch.equal(changed.flatten(), paper_table()[:, 5])
+
+
+def test_the_mlp_has_about_as_many_parameters() -> None:
+    assert lesson.count(lesson.make_mlp()) == 62_110
+    assert lesson.count(lesson.LeNet5()) == 61_706
 
 
 def test_connections_of_the_first_exercise() -> None:

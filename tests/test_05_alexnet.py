@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import RandomCrop
 
 from common.lessons import ROOT, load_lesson
 
@@ -143,6 +144,15 @@ def test_each_picture_is_moved_for_itself() -> None:
     changed = lesson.jitter(x)
     assert changed.shape == x.shape
     assert len(changed.flatten(1).unique(dim=0)) > 20
+
+
+def test_a_random_crop_of_torchvision_gives_the_same_places() -> None:
+    """What the docstring of jitter says."""
+    torch.manual_seed(0)
+    x = torch.arange(60.0).reshape(1, 2, 5, 6)
+    crop = RandomCrop((5, 6), padding=4, padding_mode="edge")
+    found = torch.cat([crop(x) for _ in range(1500)]).flatten(1).unique(dim=0)
+    assert torch.equal(found, lesson.all_places(x).flatten(1).unique(dim=0))
 
 
 def test_places_of_the_claim() -> None:

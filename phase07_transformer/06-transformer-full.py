@@ -1,0 +1,350 @@
+"""7.6 The full Transformer: the paper's model, whole
+完整的 Transformer：把论文里的模型造出来
+
+You will be able to answer
+    1. What surrounds the two stacks?     show_model      embedded, tied, count
+    2. Is it torch's model?               show_torch      same
+    3. How does the learning rate move?   show_rate       by-hand, peak
+    4. What does label smoothing want?    show_smoothing  target, stops, smoothed
+    5. Does it sort what it never saw?    show_sorting    overfits, depends, again, exact, sure
+Predict   exact: of 1,000 unseen sequences of 10 symbols, what share is sorted without a fault?
+Run       python phase07_transformer/06-transformer-full.py                about a minute
+Needs     phase06_rnn/07-seq2seq, phase07_transformer/01-self-attention,
+          phase07_transformer/03-positional-encoding, phase07_transformer/04-transformer-encoder,
+          phase07_transformer/05-transformer-decoder
+Reference nn.Transformer, F.cross_entropy
+Notation  B batch  S, T positions of source and target  D width  V symbols
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.checks import check, check_close, depends_on_input, expect, overfits
+from common.config import LessonConfig, main, param
+from common.data.sequences import END, FIRST, PAD, START, sortings
+from common.figures import BLUE, new_figure, save_figure
+from common.lessons import load_lesson
+from common.training import fit
+
+teacher_inputs = load_lesson("phase06_rnn/07-seq2seq").teacher_inputs
+with_gradients = load_lesson("phase07_transformer/01-self-attention").with_gradients
+sinusoidal = load_lesson("phase07_transformer/03-positional-encoding").sinusoidal
+encoder_lesson = load_lesson("phase07_transformer/04-transformer-encoder")
+decoder_lesson = load_lesson("phase07_transformer/05-transformer-decoder")
+padding_mask = encoder_lesson.padding_mask
+
+SYMBOLS = FIRST + 20
+LENGTH = 10
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    dim: int = param(64, "width D of the vectors, a multiple of 8", tiny=32)
+    steps: int = param(800, "training steps, each of 64 sequences", tiny=3)
+    warmup: int = param(200, "steps in which the rate rises")
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder with embeddings and positions (Vaswani et al. 2017, section 3).
+
+    The defaults are the paper's base model. The target's embedding is the output layer, too;
+    shared: and the source's. final_norm: a norm behind each stack, as nn.Transformer has it.
+    """
+
+    def __init__(
+        self,
+        source_symbols: int,
+        target_symbols: int,
+        dim: int = 512,
+        n_heads: int = 8,
+        hidden_dim: int = 2048,
+        n_layers: int = 6,
+        dropout: float = 0.1,
+        shared: bool = False,
+        norm_first: bool = False,
+        final_norm: bool | None = None,
+        pad: int = PAD,
+    ):
+        super().__init__()
+        if shared and source_symbols != target_symbols:
+            symbols = f"{source_symbols} and {target_symbols} symbols"
+            raise ValueError(f"{symbols} cannot share an embedding.")
+        self.target_embedding = nn.Embedding(target_symbols, dim)
+        self.source_embedding = self.target_embedding
+        if not shared:
+            self.source_embedding = nn.Embedding(source_symbols, dim)
+        sizes = (n_layers, dim, n_heads, hidden_dim, dropout, norm_first)
+        self.encoder = encoder_lesson.Encoder(*sizes, final_norm=final_norm)
+        self.decoder = decoder_lesson.Decoder(*sizes, final_norm=final_norm)
+        self.dropout = nn.Dropout(dropout)
+        self.pad = pad
+
+        encoder_lesson.xavier(self)
+        for embedding in (self.source_embedding, self.target_embedding):
+            nn.init.normal_(embedding.weight, std=dim**-0.5)
+
+    def embed(self, embedding: nn.Embedding, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> vectors with their positions (B, T, D)"""
+        # practice: Tokens with their positions
+        length = tokens.shape[1]
+        dim = embedding.embedding_dim
+
+        # The weights have the variance 1/D, which suits the output; as an input they are small.
+        vectors = math.sqrt(dim) * embedding(tokens)
+        positions = sinusoidal(length, dim).to(vectors)
+        return self.dropout(vectors + positions)
+        # end practice
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """source (B, S) -> the memory (B, S, D) and its mask (B, 1, 1, S)"""
+        mask = padding_mask(source, self.pad)
+        return self.encoder(self.embed(self.source_embedding, source), mask), mask
+
+    def decode(self, inputs: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """inputs (B, T), what was written so far -> logits (B, T, V) of what comes next"""
+        x = self.decoder(self.embed(self.target_embedding, inputs), memory, memory_mask)
+
+        # The product with each symbol's own vector is its score.
+        return x @ self.target_embedding.weight.T
+
+    def forward(self, source: Tensor, inputs: Tensor) -> Tensor:
+        # practice: Source and inputs to logits
+        memory, memory_mask = self.encode(source)
+        return self.decode(inputs, memory, memory_mask)
+        # end practice
+
+
+def show_model(cfg: Config) -> None:
+    print("\n[1] Embeddings and positions before the stacks, the embedding again behind them")
+    model = Transformer(30, 30, dim=4, n_heads=1, hidden_dim=8, n_layers=1, shared=True).eval()
+    nn.init.constant_(model.source_embedding.weight, 0.5)
+    vectors = model.embed(model.source_embedding, torch.tensor([[7, 9]]))
+    wanted = [[1.0, 2, 1, 2], [1.8415, 1.5403, 1.0100, 2.0000]]
+    text = "width 4, embeddings of 1/2: positions 0 and 1 have 2 · 1/2 plus sines and cosines"
+    check_close("embedded", text, vectors[0], wanted, atol=1e-4)
+
+    tokens = torch.randint(FIRST, 29, (4, 12))
+    moved = []
+    for shared in (True, False):
+        model = Transformer(30, 30, dim=16, n_heads=2, hidden_dim=8, n_layers=1, shared=shared)
+        value = loss(model, (tokens, tokens))
+        (gradient,) = torch.autograd.grad(value, model.source_embedding.weight)
+        moved.append(bool((gradient[29] != 0).any()))
+    text = (
+        "symbol 29 is nowhere in the batch: its row learns if shared, and not as the source's alone"
+    )
+    check_close("tied", text, moved, [True, False])
+
+    with torch.device("meta"):  # sizes without numbers
+        model = Transformer(37_000, 37_000, shared=True)
+    size = sum(weight.numel() for weight in model.parameters())
+    text = "the paper's base model with 37,000 symbols has {} parameters"
+    check("count", text, size, at_least=63_082_496, at_most=63_082_496)
+
+
+def show_torch(cfg: Config) -> None:
+    print("\n[2] torch's model, with copied weights, on our vectors: it has no embeddings")
+    source = torch.tensor([[7, 5, 9, PAD, PAD], [4, 6, 9, 8, 3]])
+    inputs = torch.tensor([[START, 5, 7, 9], [START, 3, 4, 6]])
+    causal = nn.Transformer.generate_square_subsequent_mask(4, dtype=torch.float64)
+    is_pad = source == PAD
+    masks = {"src_key_padding_mask": is_pad, "memory_key_padding_mask": is_pad, "tgt_mask": causal}
+    theirs = nn.Transformer(12, 2, 2, 2, 20, batch_first=True).double().eval()
+    encoder_lesson.randomize(theirs)
+    ours = Transformer(10, 10, 12, 2, 20, 2, shared=True, final_norm=True).double().eval()
+    load_torch(ours, theirs)
+    embedding = ours.source_embedding
+    row = with_gradients(ours(source, inputs), embedding.weight)
+    vectors = theirs(ours.embed(embedding, source), ours.embed(embedding, inputs), **masks)
+    logits = vectors @ embedding.weight.T
+    theirs_row = with_gradients(logits, embedding.weight)
+    check_close("same", "the same logits and gradients of the embedding", row, theirs_row)
+
+
+def warmup_rate(step: int, dim: int, warmup: int) -> float:
+    """The learning rate of a step, counted from 1 (section 5.3): up on a line, down as a root."""
+    # practice: The learning rate
+    rising = step * warmup**-1.5
+    falling = step**-0.5
+    return dim**-0.5 * min(rising, falling)
+    # end practice
+
+
+def show_rate(cfg: Config) -> None:
+    print("\n[3] The rate: up on a straight line, then down with the root of the step")
+    rates = [warmup_rate(step, 4, 4) for step in (1, 2, 4, 16)]
+    text = "width 4, 4 steps of warm-up: steps 1, 2, 4, 16 have 1/16, 1/8, 1/4, 1/8"
+    check_close("by-hand", text, rates, [1 / 16, 1 / 8, 1 / 4, 1 / 8])
+    rates = [warmup_rate(step, 512, 4000) for step in range(1, 100_001)]
+    text = "the base model: the highest of 100,000 rates is {}, at step 4,000"
+    check("peak", text, max(rates), above=0.000698, below=0.0007)
+
+
+def smoothed_loss(logits: Tensor, target: Tensor, smoothing: float, pad: int = PAD) -> Tensor:
+    """Cross-entropy with the target 1 - smoothing, and smoothing shared by all V symbols.
+
+    logits (..., V), target (...) -> the mean over all that is not padding (section 5.4).
+    """
+    # practice: The smoothed loss
+    log_p = logits.log_softmax(dim=-1)  # (..., V)
+    right = log_p.gather(-1, target[..., None])[..., 0]  # (...)
+    mean = log_p.mean(dim=-1)
+    losses = -(1 - smoothing) * right - smoothing * mean
+
+    known = target != pad
+    return losses[known].mean()
+    # end practice
+
+
+def show_smoothing(cfg: Config) -> None:
+    print("\n[4] Label smoothing: the right symbol shall have less than 1")
+    logits = torch.tensor([[math.log(17), 0, 0, 0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0])
+    right = smoothed_loss(logits, target, smoothing=0.2, pad=9)
+    surer = smoothed_loss(2 * logits, target, smoothing=0.2, pad=9)
+    entropy = -0.85 * math.log(0.85) - 0.15 * math.log(0.05)
+    text = "smoothing 0.2: 0.85 for the right of 4 symbols costs 0.588, 0.99 costs 0.860"
+    wanted = [entropy, -math.log(289 / 292) + 0.15 * math.log(289)]
+    check_close("target", text, torch.stack([right, surer]), wanted)
+    (gradient,) = torch.autograd.grad(right, logits)
+    check_close("stops", "at 0.85 all gradients are 0", gradient[0], [0.0] * 4)
+
+    logits = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(1, 7, (3, 5))
+    target[1, 2:] = PAD
+    ours = with_gradients(smoothed_loss(logits, target, smoothing=0.1), logits)
+    options = {"label_smoothing": 0.1, "ignore_index": PAD}
+    theirs = F.cross_entropy(logits.flatten(0, 1), target.flatten(), **options)
+    text = "with padding: torch's smoothed loss and gradients"
+    check_close("smoothed", text, ours, with_gradients(theirs, logits))
+
+
+@torch.no_grad()
+def greedy(
+    model: Transformer, source: Tensor, length: int, start: int = START, end: int = END
+) -> Tensor:
+    """source (B, S) -> always the likeliest symbol: (B, length), behind END nothing but padding."""
+    # practice: Greedy decoding
+    memory, memory_mask = model.encode(source)  # once for all steps
+    written = torch.full((len(source), 1), start, device=source.device)
+    ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
+    for _ in range(length):
+        logits = model.decode(written, memory, memory_mask)[:, -1]  # (B, V)
+        chosen = logits.argmax(dim=1).masked_fill(ended, model.pad)
+        ended = ended | (chosen == end)
+        written = torch.cat([written, chosen[:, None]], dim=1)
+    return written[:, 1:]
+    # end practice
+
+
+def show_sorting(cfg: Config) -> tuple[dict[str, float], Transformer]:
+    print(f"\n[5] {LENGTH} symbols out of 20, to be written in order")
+    batch = sortings(cfg, 16, seed=0)
+    model = make_model(cfg)
+    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    overfits("overfits", "16 sequences: the loss is {}", model, batch, loss, adam, steps=150)
+    written = greedy(model, batch[0], LENGTH + 1)
+    text = "what it writes depends on the source: {} of the fifth symbols are right"
+    depends_on_input("depends", text, written[:, 4], batch[1][:, 4])
+    predicted = model(batch[0], teacher_inputs(written)).argmax(dim=2)
+    check_close("again", "one pass over what it wrote chooses the same", predicted, written)
+
+    model = train(cfg, make_model(cfg))
+    model.eval()
+    source, target = sortings(cfg, 1000, seed=1)
+    written = greedy(model, source, LENGTH + 1)
+    for row in range(2):
+        print(f"  {letters(source[row])} -> {letters(written[row])}")
+    exact = (written == target).all(dim=1).double().mean().item()
+    expect("exact", "of 1,000 unseen sequences {} are sorted without a fault", exact, at_least=0.99)
+
+    with torch.no_grad():
+        p = model(source, teacher_inputs(target)).softmax(dim=2)
+    sure = p.gather(2, target[..., None]).mean().item()
+    text = "smoothing 0.1 wants 0.904 for the right symbol; on average it gets {}"
+    expect("sure", text, sure, above=0.87, below=0.92)
+    return {"exact": exact, "sure": sure}, model
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def make_model(cfg: Config) -> Transformer:
+    torch.manual_seed(cfg.seed)
+    sizes = (cfg.dim, 4, 4 * cfg.dim, 2)  # 4 heads, 2 layers in each stack
+    model = Transformer(SYMBOLS, SYMBOLS, *sizes, dropout=0.0, shared=True)
+    return model.to(cfg.torch_device())
+
+
+def load_torch(ours: Transformer, theirs: nn.Module) -> None:
+    """Copy the weights of nn.Transformer, which has no embeddings."""
+    stacks = (
+        (encoder_lesson, ours.encoder, theirs.encoder),
+        (decoder_lesson, ours.decoder, theirs.decoder),
+    )
+    for lesson, our_stack, their_stack in stacks:
+        for our_layer, their_layer in zip(our_stack.layers, their_stack.layers):
+            lesson.load_torch(our_layer, their_layer)
+        our_stack.norm.load_state_dict(their_stack.norm.state_dict())
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], smoothing: float = 0.0) -> Tensor:
+    source, target = batch
+    return smoothed_loss(model(source, teacher_inputs(target)), target, smoothing)
+
+
+def train(cfg: Config, model: Transformer) -> Transformer:
+    def rate(step: int) -> float:  # torch counts from 0
+        # Against the noise of the last steps; the paper averages its last checkpoints.
+        share_left = 1 - step / cfg.steps
+        return warmup_rate(step + 1, cfg.dim, cfg.warmup) * min(1.0, 4 * share_left)
+
+    # Its lr multiplies the schedule. The paper has 1, for wider models and many more steps.
+    adam = torch.optim.Adam(model.parameters(), lr=0.3, betas=(0.9, 0.98), eps=1e-9)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(adam, rate)
+    batches = [sortings(cfg, 64, seed=100 + step) for step in range(cfg.steps)]
+    fit(model, batches, adam, partial(loss, smoothing=0.1), scheduler=scheduler, quiet=True)
+    return model
+
+
+def letters(symbols: Tensor) -> str:
+    names = {PAD: "-", END: "."}
+    return "".join(names.get(each, chr(ord("a") + each - FIRST)) for each in symbols.tolist())
+
+
+@torch.no_grad()
+def draw_sorting(cfg: Config, model: Transformer) -> None:
+    source, target = sortings(cfg, 1, seed=2)
+    model(source, teacher_inputs(target))
+    weights = model.decoder.layers[-1].cross_attention.weights[0].mean(dim=0).cpu()
+    figure, (left, right) = new_figure(1, 2, size=(11, 4.6))
+    rates = [warmup_rate(step, 512, 4000) for step in range(1, 20_000)]
+    left.plot(rates, color=BLUE)
+    left.set(xlabel="step", ylabel="learning rate", title="Width 512, warm-up of 4,000 steps")
+    left.set_xticks((0, 4000, 10_000, 20_000))
+    right.imshow(weights, vmin=0, cmap="Blues")
+    right.set_xticks(range(LENGTH), list(letters(source[0])))
+    right.set_yticks(range(LENGTH + 1), list(letters(target[0])))
+    right.grid(False)
+    right.set(xlabel="source", ylabel="writes", title="Where the last layer looks")
+    save_figure(figure, cfg.out / "sorting")
+
+
+def run(cfg: Config) -> dict[str, float]:
+    show_model(cfg)
+    show_torch(cfg)
+    show_rate(cfg)
+    show_smoothing(cfg)
+    scores, model = show_sorting(cfg)
+    draw_sorting(cfg, model)
+    return scores
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)

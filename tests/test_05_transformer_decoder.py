@@ -1,0 +1,226 @@
+"""Lesson 7.5: what its claims cannot see in a short run, and what later lessons rely on."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.data import sequences
+from common.data.sequences import END, FIRST, PAD, START
+from common.lessons import load_lesson
+
+lesson = load_lesson("phase07_transformer/05-transformer-decoder")
+encoder = load_lesson("phase07_transformer/04-transformer-encoder")
+causal_mask = load_lesson("phase07_transformer/01-self-attention").causal_mask
+CONFIG = lesson.Config(tiny=True, device="cpu", steps=2)
+FUNCTIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": nn.GELU(approximate="tanh")}
+both_orders = pytest.mark.parametrize("norm_first", [False, True])
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def pair_of_layers(norm_first: bool, activation: str = "relu", eps: float = 1e-5):
+    """Ours and torch's with the same random weights, norms and biases too."""
+    options = {"norm_first": norm_first, "layer_norm_eps": eps, "batch_first": True}
+    function = FUNCTIONS[activation]
+    theirs = nn.TransformerDecoderLayer(12, 3, 20, 0.3, function, **options).double()
+    encoder.randomize(theirs)
+    ours = lesson.DecoderLayer(12, 3, 20, 0.3, norm_first, activation, eps).double()
+    lesson.load_torch(ours, theirs)
+    return ours, theirs
+
+
+@both_orders
+@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_a_layer_is_torchs(norm_first, activation, eps):
+    ours, theirs = pair_of_layers(norm_first, activation, eps)
+    ours.eval()
+    theirs.eval()
+    x, memory = randn(2, 5, 12), randn(2, 4, 12)
+    torch.testing.assert_close(ours(x, memory), theirs(x, memory))
+    mask = causal_mask(5)
+    torch.testing.assert_close(ours(x, memory, mask), theirs(x, memory, tgt_mask=~mask))
+    seen = torch.rand(5, 4) < 0.6
+    seen[:, 1] = True
+    wanted = theirs(x, memory, tgt_mask=~mask, memory_mask=~seen)
+    torch.testing.assert_close(ours(x, memory, mask, seen), wanted)
+
+
+@both_orders
+def test_dropout_falls_where_torchs_does(norm_first):
+    """A single sequence: for more, torch draws in another order, as it turns the batch around."""
+    ours, theirs = pair_of_layers(norm_first)
+    x, memory = randn(1, 5, 12), randn(1, 4, 12)
+    outputs = []
+    for layer in (ours, theirs):
+        torch.manual_seed(0)
+        outputs.append(layer(x, memory))
+    torch.testing.assert_close(*outputs)
+    assert not torch.allclose(ours(x, memory), ours(x, memory))
+
+
+def test_the_defaults_are_the_papers():
+    layer = lesson.DecoderLayer(12, 3, 20)
+    assert not layer.norm_first and layer.dropout.p == 0.1 and layer.feed_forward.dropout.p == 0.1
+    assert layer.self_attention.dropout.p == layer.cross_attention.dropout.p == 0.1
+    assert isinstance(layer.feed_forward.activation, nn.ReLU)
+    for norm in (layer.self_attention_norm, layer.cross_attention_norm, layer.feed_forward_norm):
+        assert norm.eps == 1e-5
+
+
+def test_parameters_of_the_base_model():
+    """The paper's decoder layer, counted in docs/ATTENTION_IS_ALL_YOU_NEED.md."""
+    layer = lesson.DecoderLayer(512, 8, 2048)
+    assert sum(weight.numel() for weight in layer.parameters()) == 4_204_032
+
+
+def test_the_last_norm():
+    for norm_first in (False, True):
+        decoder = lesson.Decoder(2, 12, 3, 20, norm_first=norm_first)
+        assert isinstance(decoder.norm, nn.LayerNorm) == norm_first
+        for final_norm in (False, True):
+            options = {"norm_first": norm_first, "final_norm": final_norm}
+            decoder = lesson.Decoder(2, 12, 3, 20, **options, eps=0.01)
+            assert isinstance(decoder.norm, nn.LayerNorm) == final_norm
+            assert not final_norm or decoder.norm.eps == 0.01
+
+
+@both_orders
+def test_a_stack_is_its_layers_and_all_read_the_same_memory(norm_first):
+    decoder = lesson.Decoder(3, 12, 3, 20, 0.2, norm_first, "gelu", 0.01).double().eval()
+    encoder.randomize(decoder)
+    x, memory = randn(2, 5, 12), randn(2, 4, 12)
+    memory_mask = encoder.padding_mask(torch.tensor([[1, 2, 0, 0], [1, 2, 3, 4]]))
+    for mask in (None, torch.ones(5, 5, dtype=torch.bool)):
+        wanted = x
+        for layer in decoder.layers:
+            assert layer.norm_first == norm_first and layer.dropout.p == 0.2
+            assert layer.feed_forward_norm.eps == 0.01
+            used = causal_mask(5) if mask is None else mask
+            wanted = layer(wanted, memory, used, memory_mask)
+        outputs = decoder(x, memory, memory_mask, mask)
+        torch.testing.assert_close(outputs, decoder.norm(wanted))
+
+
+@both_orders
+def test_changing_the_future_changes_no_past_output(norm_first):
+    decoder = lesson.Decoder(3, 12, 3, 20, norm_first=norm_first).double().eval()
+    x, memory = randn(2, 6, 12), randn(2, 4, 12)
+    for place in range(6):
+        changed = x.clone()
+        changed[:, place:] = randn(2, 6 - place, 12)
+        outputs, others = decoder(x, memory), decoder(changed, memory)
+        assert torch.equal(outputs[:, :place], others[:, :place])
+        assert (outputs - others)[:, place:].abs().amax(dim=(0, 2)).min() > 1e-6
+
+
+def test_padding_in_the_memory_is_not_read():
+    decoder = lesson.Decoder(2, 12, 3, 20).double().eval()
+    x, memory = randn(1, 5, 12), randn(1, 3, 12)
+    mask = encoder.padding_mask(torch.tensor([[1, 2, 3, 0, 0]]))
+    longer = torch.cat([memory, randn(1, 2, 12)], dim=1)
+    torch.testing.assert_close(decoder(x, longer, mask), decoder(x, memory))
+
+
+def test_the_model_masks_the_padding_of_its_source():
+    model = lesson.make_model(CONFIG).double()
+    source = torch.tensor([[[5, 2], [9, 1], [0, 0], [0, 0]]])
+    inputs = torch.tensor([[START, 5, 5]])
+    torch.testing.assert_close(model(source, inputs), model(source[:, :2], inputs))
+
+
+def test_the_model_knows_the_order_of_its_source():
+    model = lesson.make_model(CONFIG).double()
+    source, target = sequences.expansions(CONFIG, 4, seed=1)
+    inputs = lesson.teacher_inputs(target)
+    swapped = source[:, [1, 0, 2, 3]]
+    assert (model(source, inputs) - model(swapped, inputs)).abs().max() > 1e-4
+
+
+def test_the_peeking_model_sees_the_whole_text_and_its_order():
+    source, target = sequences.expansions(CONFIG, 4, seed=1)
+    inputs = lesson.teacher_inputs(target)
+    changed = inputs.clone()
+    changed[:, 1] = FIRST + (changed[:, 1] - FIRST + 1) % 16
+    swapped = inputs[:, [1, 0, *range(2, lesson.LENGTH)]]
+    for peek in (False, True):
+        model = lesson.make_model(CONFIG, peek).double()
+        logits = model(source, inputs)
+        moved = (model(source, changed) - logits).abs().amax(dim=(0, 2))
+        assert (moved[0] > 1e-9) == peek and (moved[1:] > 1e-9).all()
+        moved = (model(source, swapped) - logits).abs().amax(dim=(0, 2))[2:]
+        assert (moved > 1e-9).any() or not peek
+
+
+def test_without_self_attention_nobody_counts():
+    """The bound in the claim: what follows a symbol is then the same each time."""
+    model = lesson.make_model(CONFIG).double()
+    for layer in model.decoder.layers:
+        encoder.switch_off(layer.self_attention.out)
+    source, _ = sequences.expansions(CONFIG, 1, seed=1)
+    logits = model(source, torch.tensor([[START, 5, 5, 5, 9, 5]]))
+    torch.testing.assert_close(logits[:, [2, 3, 5]], logits[:, [1, 1, 1]])
+
+
+def test_write_goes_on_from_what_it_wrote(monkeypatch):
+    """A model that always names the symbol after the last one."""
+    model = lesson.make_model(CONFIG)
+    monkeypatch.setattr(
+        model, "forward", lambda source, inputs: F.one_hot(inputs + 1, lesson.SYMBOLS).double()
+    )
+    written = lesson.write(model, torch.zeros(2, 4, 2, dtype=torch.long))
+    assert written.tolist() == [list(range(START + 1, START + 1 + lesson.LENGTH))] * 2
+
+
+def test_shares_leave_out_what_stands_behind_the_end(monkeypatch):
+    model = lesson.make_model(CONFIG)
+    target = torch.tensor([[5, 5, END] + [PAD] * 10, [6, END] + [PAD] * 11])
+    answers = target.clone()
+    answers[:, 4:] = 7  # behind the end
+    answers[1, 0] = 8
+
+    def forward(source, inputs):
+        return F.one_hot(answers[:, : inputs.shape[1]], lesson.SYMBOLS).double()
+
+    monkeypatch.setattr(model, "forward", forward)
+    symbols, texts = lesson.shares(model, (torch.zeros(2, 4, 2), target))
+    assert symbols == pytest.approx(4 / 5) and texts == 0.5
+
+
+def test_the_loss_leaves_padding_out():
+    model = lesson.make_model(CONFIG).double()
+    source, target = sequences.expansions(CONFIG, 8, seed=1)
+    logits = model(source, lesson.teacher_inputs(target))
+    log_p = logits.log_softmax(dim=2).gather(2, target[..., None])[..., 0]
+    known = target != PAD
+    wanted = -log_p[known].mean()
+    torch.testing.assert_close(lesson.cross_entropy(model, (source, target)), wanted)
+
+
+def test_expansions_keep_their_recipe():
+    x, y = sequences.expansions(CONFIG, 300, seed=4)
+    assert x.shape == (300, 4, 2) and y.shape == (300, 13)
+    sizes = set()
+    for pairs, target in zip(x.tolist(), y.tolist()):
+        used = [(letter, number) for letter, number in pairs if letter != PAD]
+        assert pairs == [list(pair) for pair in used] + [[PAD, 0]] * (4 - len(used))
+        wanted = [letter for letter, number in used for _ in range(number)] + [END]
+        assert target == wanted + [PAD] * (13 - len(wanted))
+        assert len({letter for letter, _ in used}) == len(used)
+        sizes.add(len(used))
+    letters, numbers = x.unbind(dim=2)
+    assert sizes == {2, 3, 4} and set(numbers.unique().tolist()) == {0, 1, 2, 3}
+    assert letters[letters != PAD].min() == FIRST and letters.max() == FIRST + 15
+
+
+def test_expansions_follow_from_their_seeds():
+    first, again = (sequences.expansions(CONFIG, 50, seed=1) for _ in range(2))
+    other = sequences.expansions(CONFIG, 50, seed=2)
+    elsewhere = sequences.expansions(lesson.Config(device="cpu", seed=1), 50, seed=1)
+    for part in range(2):
+        assert torch.equal(first[part], again[part])
+        assert not torch.equal(first[part], other[part])
+        assert not torch.equal(first[part], elsewhere[part])
