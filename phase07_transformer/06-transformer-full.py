@@ -8,7 +8,7 @@ You will be able to answer
     4. What does label smoothing want?    show_smoothing  target, stops, smoothed
     5. Does it sort what it never saw?    show_sorting    overfits, depends, again, exact, sure
 Predict   exact: of 1,000 unseen sequences of 10 symbols, what share is sorted without a fault?
-Run       python phase07_transformer/06-transformer-full.py                about a minute
+Run       python phase07_transformer/06-transformer-full.py                about 35 s
 Needs     phase06_rnn/07-seq2seq, phase07_transformer/01-self-attention,
           phase07_transformer/03-positional-encoding, phase07_transformer/04-transformer-encoder,
           phase07_transformer/05-transformer-decoder

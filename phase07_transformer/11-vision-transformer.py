@@ -8,7 +8,7 @@ You will be able to answer
     4. What does it learn?                    show_learning  overfits, depends, linear, few
     5. Which patches does it use?             show_rollout   two-layers, rows, object, most, least
 Predict   resnet: a ViT saw 8,000 pictures and names 0.6. A ResNet saw 1,000: what does it name?
-Run       python phase07_transformer/11-vision-transformer.py              about 45 s
+Run       python phase07_transformer/11-vision-transformer.py              about 75 s
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/07-resnet,
           phase07_transformer/01-self-attention, phase07_transformer/02-multi-head-attention,
           phase07_transformer/04-transformer-encoder

@@ -321,12 +321,12 @@ def draw_ring(cfg: Config, pictures: dict[str, Tensor]) -> None:
 
 
 def draw_digits(cfg: Config, real: Tensor, curve: dict[int, float], shown: list[Tensor]) -> None:
-    rows = [*shown, real[:10, 0]]
-    figure, axes = new_figure(len(rows), 10, size=(8, 6.6))
-    plot_images(axes, torch.cat(rows))
+    figure, axes = new_figure(len(shown) + 1, 10, size=(8, 6.6))
+    plot_images(axes, torch.cat([*shown, real[:10, 0]]))
     for row, (step, distance) in zip(axes, curve.items()):
-        row[0].set_title(f"step {step:,}, distance {distance:.1f}", loc="left", fontsize=10)
-    axes[-1, 0].set_title("real", loc="left", fontsize=10)
+        row[0].set_title(f"step {step:,}", fontsize=8)
+        row[1].set_title(f"distance {distance:.1f}", fontsize=8, fontweight="normal")
+    axes[-1, 0].set_title("real", fontsize=8)
     save_figure(figure, cfg.out / "digits")
 
 
