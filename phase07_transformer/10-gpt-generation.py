@@ -8,7 +8,7 @@ You will be able to answer
     4. Which choice writes well?        show_texts     drawn, loops
     5. What do examples tell a model?   show_examples  overfits, depends, zero, seven, known
 Predict   faster: how many times faster are 512 tokens written if keys and values are kept?
-Run       python phase07_transformer/10-gpt-generation.py                  about a minute
+Run       python phase07_transformer/10-gpt-generation.py                  about 85 s
 Needs     phase06_rnn/project-text-generation, phase07_transformer/09-gpt-architecture
 Reference transformers.GPT2LMHeadModel
 Notation  B batch  T tokens of a text  V tokens of the vocabulary  D width  L layers  K beams
