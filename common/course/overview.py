@@ -14,7 +14,7 @@ from common.course import curriculum as plan
 from common.course.curriculum import Curriculum, Entry, Phase
 from common.course.readme import progress, read_both, ticked_in
 from common.errors import LessonError
-from common.lessons import ROOT
+from common.lessons import ROOT, find_lesson
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -93,18 +93,29 @@ def config_of(path: Path) -> type:
         ) from None
     constants = {}
     body = []
+    base = LessonConfig
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             constants[node.targets[0].id] = node.value
         if isinstance(node, ast.ClassDef) and node.name == "Config":
             body = node.body
+            if node.bases:
+                base = _inherited(node.bases[0], constants)
 
     fields = []
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
             kind = bool if ast.unparse(node.annotation) == "bool" else str
             fields.append((node.target.id, kind, _param(node.value, constants)))
-    return dataclasses.make_dataclass("Config", fields, bases=(LessonConfig,))
+    return dataclasses.make_dataclass("Config", fields, bases=(base,))
+
+
+def _inherited(base: ast.expr, constants: dict[str, ast.expr]) -> type:
+    """The Config of an earlier lesson, for `class Config(gpt.Config)`; else the common one."""
+    lesson = constants.get(base.value.id) if isinstance(base, ast.Attribute) else None
+    if isinstance(lesson, ast.Call) and ast.unparse(lesson.func) == "load_lesson":
+        return config_of(find_lesson(ast.literal_eval(lesson.args[0])).path)
+    return LessonConfig
 
 
 def _param(call: ast.Call, constants: dict[str, ast.expr]) -> Any:
