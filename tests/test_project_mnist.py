@@ -25,6 +25,7 @@ from conftest import start_engine
 from PIL import Image
 from test_lessons_run import JOBS
 from test_web import all_at_once, ask
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common import checkpoint, web
 from common.config import execute
@@ -113,6 +114,16 @@ REFUSED = {
     "a photograph": (flower, "looks unlike all that this model learned"),
     "no file": (None, "is not there. Give the path of a PNG"),
 }
+
+
+def test_a_gpu_gets_its_tensors() -> None:
+    """As far as it can be known without one: on tensors that have a device, but no memory."""
+    with FakeTensorMode():
+        x = torch.rand(3, 1, 28, 28)
+        linear = torch.nn.Linear(28 * 28, 10, device="cuda")
+        model = torch.nn.Sequential(torch.nn.Flatten(), linear)
+        assert project.jitter(x.to("cuda")).device.type == "cuda"
+        assert project.probabilities(model, x).device.type == "cpu"
 
 
 @pytest.mark.parametrize("content, expected", REFUSED.values(), ids=REFUSED)
