@@ -580,6 +580,20 @@ def test_a_correlation_needs_rows_and_spread() -> None:
         assert nine[measure].isna().all(axis=None) and nine["left_out"] == 1
 
 
+@pytest.mark.parametrize("missing", [0, 15])
+def test_correlations_are_scipys_on_the_rows_in_common(missing: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.exponential(size=(2, 60))
+    x[1] += x[0]
+    x[0, :missing] = np.nan
+    (pair,) = project.correlate(pd.DataFrame({"a": x[0], "b": x[1]}))["pairs"]
+    wanted = stats.spearmanr(*x[:, missing:]).statistic
+    assert pair["spearman"] == pytest.approx(wanted, abs=1e-12)
+    wanted = stats.pearsonr(*x[:, missing:]).statistic
+    assert pair["pearson"] == pytest.approx(wanted, abs=1e-12)
+    assert pair["rows"] == 60 - missing
+
+
 def test_the_strongest_pair_comes_first_whatever_its_sign() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 60))
@@ -945,6 +959,69 @@ def test_many_levels_of_noise_do_not_lead_the_list() -> None:
     found = project.compare(project.Config(shuffles=99), [(many, x), (two, x)])
     assert [row["groups"] for row in found] == ["two", "many"]
     assert found[1]["by_luck"] == pytest.approx(19 / 79)
+
+
+def test_luck_counts_the_levels_of_the_longer_list() -> None:
+    """Two groups and five labels: shuffled, V² is on average 4 / (n - 1)."""
+    rng = np.random.default_rng(0)
+    two = pd.Series(rng.choice([*"ab"], 60), name="two")
+    five = pd.Series(rng.choice([*"vwxyz"], 60), name="five")
+    (found,) = project.compare(project.Config(shuffles=99), [(two, five)])
+    assert found["by_luck"] == pytest.approx(4 / 59)
+
+    groups, labels = pd.factorize(two)[0], pd.factorize(five)[0]
+    v = [project.cramers_v(rng.permutation(groups), labels) for _ in range(1500)]
+    assert np.mean(np.square(v)) == pytest.approx(4 / 59, abs=0.01)
+
+
+def test_a_comparison_in_full() -> None:
+    rng = np.random.default_rng(0)
+    groups = pd.Series(rng.choice([*"abc"], 40), name="groups")
+    numbers = pd.Series(rng.normal(size=40), name="numbers")
+    labels = pd.Series(rng.choice([*"xyz"], 40), name="labels")
+    one = pd.Series(["a"] * 40, name="one")
+    pairs = [(groups, numbers), (groups, labels)]
+    # nothing to compare: one group, or one value
+    pairs += [(one, numbers), (one, labels), (groups, one)]
+    found = project.compare(project.Config(shuffles=99), pairs)
+    rows = {row["x"]: row for row in found}
+    assert len(found) == len(rows) == 2
+
+    samples = [numbers[groups == name] for name in "abc"]
+    f = stats.f_oneway(*samples).statistic
+    effect = 2 * f / (2 * f + 37)
+    assert rows["numbers"]["measure"] == "η²"
+    assert rows["numbers"]["effect"] == pytest.approx(effect)
+    assert rows["numbers"]["share"] == pytest.approx(effect)
+
+    effect = stats.contingency.association(pd.crosstab(groups, labels).to_numpy())
+    assert rows["labels"]["measure"] == "V"
+    assert rows["labels"]["effect"] == pytest.approx(effect)
+    assert rows["labels"]["share"] == pytest.approx(effect**2)
+    both = pd.DataFrame({"groups": groups, "x": numbers})
+    assert all(type(codes) is np.ndarray for codes in project.as_codes(both))
+
+
+def test_the_sample_of_a_long_table_is_drawn_from_the_seed() -> None:
+    rng = np.random.default_rng(0)
+    x = pd.Series(rng.normal(size=3000), name="x")
+    pairs = [(pd.Series(rng.choice([*"ab"], 3000), name=str(n)), x) for n in range(4)]
+    first, again = (project.compare(project.Config(shuffles=99), pairs) for _ in range(2))
+    assert [row["p"] for row in first] == [row["p"] for row in again]
+
+
+@pytest.mark.parametrize("large, rounds, rate", [(False, 60, 0.1), (True, 30, 0.2)])
+def test_settings_of_the_models(large: bool, rounds: int, rate: float) -> None:
+    """Those that nobody sees in a score; a stump asks one question, trees are drawn from a seed."""
+    trees = {"max_iter": rounds, "learning_rate": rate, "max_leaf_nodes": 8, "random_state": 7}
+    for regression in (True, False):
+        models = project.make_models(regression, 7, large=True)
+        if not large:
+            models = project.make_models(regression, 7)
+        assert models["trees"].get_params().items() >= trees.items()
+        stump = models["one_rule_baseline"].get_params()
+        assert stump.items() >= {"max_depth": 1, "random_state": 7}.items()
+    assert models["linear"][-1].max_iter == 1000
 
 
 def test_the_irises_with_two_columns_of_chance() -> None:
