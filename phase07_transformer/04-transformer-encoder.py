@@ -2,11 +2,11 @@
 Transformer 编码器：先交换信息，再逐个处理
 
 You will be able to answer
-    1. What does a layer compute?    show_layer    by-hand
-    2. Is it torch's encoder?        show_torch    post, pre
-    3. Does padding matter?          show_padding  inert, unread
-    4. What is each part for?        show_facts    overfits, depends, network, attention, both, wide
-    5. Where should the norm stand?  show_depth    start, post-deep, warm, pre-deep
+    1. What does a layer compute?  show_layer    by-hand
+    2. Is it torch's encoder?      show_torch    post, pre, dropped
+    3. Does padding matter?        show_padding  inert
+    4. What is each part for?      show_facts    overfits, depends, network, attention, both, wide
+    5. Post-norm or pre-norm?      show_depth    kept, lost, post-deep, warm, slow, pre-deep
 Predict   attention: 2,304 random facts, no feed-forward network. What share does a layer learn?
 Run       python phase07_transformer/04-transformer-encoder.py             about half a minute
 Needs     phase07_transformer/01-self-attention, phase07_transformer/02-multi-head-attention
@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.checks import check_close, depends_on_input, expect, overfits
+from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.sequences import PAD, facts
-from common.figures import BLUE, GREEN, ORANGE, new_figure, save_figure
+from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, save_figure
 from common.lessons import load_lesson
 from common.training import fit
 
@@ -31,7 +31,7 @@ with_gradients = load_lesson("phase07_transformer/01-self-attention").with_gradi
 multi_head = load_lesson("phase07_transformer/02-multi-head-attention")
 MultiHeadAttention = multi_head.MultiHeadAttention
 
-WIDTH = 16
+WIDTH = 16  # so narrow that one layer cannot hold all facts
 
 
 @dataclass
@@ -91,15 +91,19 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, T, D) -> (B, T, D). mask: broadcasts to (B, N, T, T), True: may look there."""
+        """x (B, T, D) -> (B, T, D). mask: broadcasts to (B, N, T, T), True: may attend."""
         # practice: An encoder layer
         if self.norm_first:
-            # Nothing but sums on the way from x to the result.
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
-            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+            # The norms stand beside the path from x to the result, which only adds.
+            normed = self.attention_norm(x)
+            x = x + self.dropout(self.attention(normed, mask=mask))
+            normed = self.feed_forward_norm(x)
+            x = x + self.dropout(self.feed_forward(normed))
         else:
-            x = self.attention_norm(x + self.dropout(self.attention(x, mask=mask)))
-            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            update = self.attention(x, mask=mask)
+            x = self.attention_norm(x + self.dropout(update))
+            update = self.feed_forward(x)
+            x = self.feed_forward_norm(x + self.dropout(update))
         return x
         # end practice
 
@@ -121,10 +125,9 @@ def show_layer(cfg: Config) -> None:
 
 
 class Encoder(nn.Module):
-    """n_layers encoder layers, one after the other: (B, T, D) -> (B, T, D).
+    """n_layers encoder layers: (B, T, D) -> (B, T, D). final_norm: by default as norm_first."""
 
-    final_norm: whether the result is normalised; if not said, as norm_first.
-    """
+    layer_class = EncoderLayer  # lesson 7.5's decoder is built in the same way, of other layers
 
     def __init__(
         self,
@@ -140,8 +143,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         options = (dim, n_heads, hidden_dim, dropout, norm_first, activation, eps)
-        self.layers = nn.ModuleList([EncoderLayer(*options) for _ in range(n_layers)])
-
+        self.layers = nn.ModuleList([self.layer_class(*options) for _ in range(n_layers)])
         if final_norm is None:
             final_norm = norm_first  # with pre-norm the sums grow from layer to layer
         self.norm = nn.LayerNorm(dim, eps) if final_norm else nn.Identity()
@@ -155,7 +157,9 @@ class Encoder(nn.Module):
 def show_torch(cfg: Config) -> None:
     print("\n[2] Two layers of torch's encoder, with copied weights and a mask")
     x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+    # Each position attends to itself at least: of a row without any, torch makes nan.
     mask = torch.rand(5, 5).fill_diagonal_(0) < 0.6
+    dropped = []
     for name, norm_first, activation in (("post", False, "relu"), ("pre", True, "gelu")):
         options = {"norm_first": norm_first, "activation": activation}
         layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True, **options)
@@ -169,39 +173,33 @@ def show_torch(cfg: Config) -> None:
         row = with_gradients(ours(x, mask), x)
         text = f"{name}-norm, {activation}: the same outputs and gradients"
         check_close(name, text, row, with_gradients(theirs(x, mask=~mask), x))
+        for model in (ours, theirs):
+            torch.manual_seed(cfg.seed)
+            dropped.append(model.train()(x[:1]))  # of two, torch draws in another order
+    text = "in training, both orders: with the same seed, the same dropout"
+    check_close("dropped", text, torch.stack(dropped[::2]), torch.stack(dropped[1::2]))
 
 
 def padding_mask(tokens: Tensor, pad: int = PAD) -> Tensor:
-    """tokens (B, S) -> (B, 1, 1, S), False where a text is over: nobody looks there."""
+    """tokens (B, S) -> (B, 1, 1, S), False at padding: no position attends to it."""
     # practice: The padding mask
     is_token = tokens != pad  # (B, S)
-
-    # The same for all heads and for all positions that ask.
-    return is_token[:, None, None]
+    return is_token[:, None, None]  # one row for all heads and all queries
     # end practice
 
 
 def show_padding(cfg: Config) -> None:
-    print("\n[3] Texts of 3 and 7 positions in one batch: the shorter one is filled up")
+    print("\n[3] Texts of 3 and 7 positions in one batch: padding behind the shorter one")
     tokens = torch.tensor([[5, 1, 4, PAD, PAD, PAD, PAD], [2, 7, 1, 8, 2, 8, 1]])
-    mask = padding_mask(tokens)
-    vectors = torch.randn(2, 7, 12, dtype=torch.float64, requires_grad=True)
+    vectors = torch.randn(2, 7, 12, dtype=torch.float64)
     encoder = Encoder(3, 12, 3, 20).double().eval()
-    outputs = encoder(vectors, mask)
+    outputs = encoder(vectors, padding_mask(tokens))
     text = "the short text in the batch: the outputs that it has alone"
     check_close("inert", text, outputs[0, :3], encoder(vectors[:1, :3])[0])
 
-    (gradient,) = torch.autograd.grad(outputs[tokens != PAD].square().sum(), vectors)
-    read = (gradient.abs().amax(dim=2) > 0)[0]
-    text = "its outputs depend on its 3 vectors, and on none of the padding's"
-    check_close("unread", text, read, [True] * 3 + [False] * 4)
-
 
 class Recall(nn.Module):
-    """Ada, teacher -> Ben: a subject and a relation stand side by side, the object is wanted.
-
-    x (B, 2) -> logits (B, names), from the relation's position.
-    """
+    """A subject and a relation side by side, x (B, 2) -> logits of the object (B, names)."""
 
     def __init__(self, cfg: Config, n_layers: int = 1, hidden_dim: int = 64, norm_first=False):
         super().__init__()
@@ -214,6 +212,7 @@ class Recall(nn.Module):
         # practice: From two names to the third
         subjects, relations = x.unbind(dim=1)
         vectors = torch.stack([self.subject(subjects), self.relation(relations)], dim=1)
+        # Read at the relation's position: what it knows of the subject came through attention.
         return self.head(self.encoder(vectors)[:, 1])
         # end practice
 
@@ -225,24 +224,22 @@ def show_facts(cfg: Config) -> dict[str, float]:
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     batch = (x[::5][:16], y[::5][:16])
     overfits("overfits", "16 facts: the loss falls to {}", model, batch, cross_entropy, adam)
-    text = "the answers depend on the names: {} of the 16 are right"
-    depends_on_input("depends", text, model(batch[0]).argmax(dim=1), batch[1])
-
+    predicted = model(batch[0]).argmax(dim=1)
+    depends_on_input("depends", "answers depend on the names: {} right", predicted, batch[1])
     scores = {}
     for name, hidden_dim in (("network", 64), ("attention", 64), ("both", 64), ("wide", 256)):
         model = make_model(cfg, hidden_dim=hidden_dim)
         layer = model.encoder.layers[0]
-        if name == "network":
-            switch_off(layer.attention.out)
-        if name == "attention":
-            switch_off(layer.feed_forward.outer)
+        last = {"network": layer.attention.out, "attention": layer.feed_forward.outer}
+        if name in last:
+            switch_off(last[name])
         train(model, (x, y), cfg.steps, lr=1e-2)
         scores[name] = (model(x).argmax(dim=1) == y).double().mean().item()
 
     counts = F.one_hot(y, cfg.names).unflatten(0, (cfg.names, cfg.names)).sum(dim=0)
     best = counts.amax(dim=1).sum().item() / len(y)  # each relation's most frequent object
     text = f"attention off: {{}} are learned; without the subject, {best:.3f} at best"
-    expect("network", text, scores["network"], at_most=best)
+    expect("network", text, scores["network"], at_least=0.85 * best, at_most=best)
     expect("attention", "network off: {}", scores["attention"], above=0.25, below=0.5)
     expect("both", "a network of 64 hidden units: {}", scores["both"], above=0.55, below=0.85)
     expect("wide", "of 256 hidden units: {}", scores["wide"], at_least=0.95)
@@ -253,26 +250,27 @@ def show_depth(cfg: Config) -> dict[str, list[float]]:
     print("\n[5] Twelve layers with Xavier's weights, as the paper's; 128 facts, rate 0.01")
     x, y = facts(cfg, cfg.names)
     batch = (x[::5][:128], y[::5][:128])
-    gradients = {}
+    kept = {}
     losses = {}
-    for name in ("post", "pre", "warm"):
+    options = {"post": (1e-2, 1), "pre": (1e-2, 1), "warm": (1e-2, 50), "slow": (1e-3, 1)}
+    for name, (rate, warmup) in options.items():
         model = make_model(cfg, n_layers=12, norm_first=name == "pre")
         xavier(model)
-        cross_entropy(model, batch).backward()
-        norms = [layer.feed_forward.inner.weight.grad.norm() for layer in model.encoder.layers]
-        gradients[name] = sum(norms[8:])
-        warmup = 50 if name == "warm" else 1
-        losses[name] = train(model, batch, cfg.deep_steps, lr=1e-2, warmup=warmup)
-
-    text = "before training, post-norm has {} times pre-norm's gradients in the last four layers"
-    expect("start", text, gradients["post"] / gradients["pre"], above=2.0)
+        vectors = torch.randn(64, 2, WIDTH, device=x.device)
+        kept[name] = F.cosine_similarity(model.encoder(vectors), vectors, dim=2).mean().item()
+        losses[name] = train(model, batch, cfg.deep_steps, rate, warmup)
+    print("  the cosine of an untrained stack's output and its input:")
+    check("kept", "pre-norm: {}, predicted 0.28", kept["pre"], above=0.15, below=0.4)
+    check("lost", "post-norm: {}, predicted 0.008", kept["post"], above=-0.12, below=0.12)
+    # The least loss of a constant answer: the entropy of the objects.
     shares = F.one_hot(batch[1]).double().mean(dim=0)
-    equal = -shares.xlogy(shares).sum()
-    text = f"the loss of post-norm ends at {{}}; to answer all facts alike costs {equal:.2f}"
-    expect("post-deep", text, losses["post"][-1], above=2.0)
+    equal = -shares.xlogy(shares).sum().item()
+    text = f"post-norm ends at the loss {{}}; the same answer to all facts has {equal:.2f}"
+    expect("post-deep", text, losses["post"][-1], above=0.85 * equal)
     expect("warm", "post-norm, the rate rising for 50 steps: {}", losses["warm"][-1], below=0.5)
+    expect("slow", "post-norm at the rate 0.001: {}", losses["slow"][-1], below=2.0)
     expect("pre-deep", "pre-norm at the full rate: {}", losses["pre"][-1], below=0.1)
-    return losses
+    return losses | {"constant": [equal] * cfg.deep_steps}
 
 
 # Pictures and helpers: skip on a first reading
@@ -327,12 +325,14 @@ def train(model: nn.Module, batch: tuple, steps: int, lr: float, warmup: int = 1
 
 
 def draw_depth(cfg: Config, losses: dict[str, list[float]]) -> None:
-    figure, axis = new_figure(size=(8, 4.2))
-    labels = ("post-norm", "pre-norm", "post-norm, 50 steps of warm-up")
-    for values, label, colour in zip(losses.values(), labels, (ORANGE, BLUE, GREEN)):
-        axis.plot(values, color=colour, label=label)
-    axis.set(xlabel="step", ylabel="loss", ylim=(0, None), title="Twelve layers learn 128 facts")
-    axis.legend()
+    labels = ("post-norm", "pre-norm", "post-norm, 50 steps of warm-up", "post-norm, rate 0.001")
+    colours = (ORANGE, BLUE, GREEN, PURPLE, GREY)
+    figure, axis = new_figure(size=(8, 4.6))
+    for values, label, colour in zip(losses.values(), (*labels, "one answer to all"), colours):
+        axis.plot(values, ":" if colour == GREY else "-", color=colour, label=label)
+    axis.set(xlabel="step", ylabel="loss", ylim=(0, 6))
+    axis.set_title("Twelve layers, rate 0.01: post-norm needs a warm-up or a smaller rate")
+    axis.legend(ncols=2, loc="upper right")
     save_figure(figure, cfg.out / "depth")
 
 

@@ -1,11 +1,11 @@
-"""7.7 BERT: learning to read from text that nobody labelled
-BERT：从无标注的文本中学会阅读
+"""7.7 BERT: pre-training on text without labels
+BERT：用无标注的文本做预训练
 
 You will be able to answer
-    1. What does BERT add to an encoder?  show_inputs     by-hand, both-ways
-    2. Is it the published network?       show_parity     size, same, gradients
-    3. Which exercises does it solve?     show_exercises  restored, asked, kinds
-    4. What does it learn from them?      show_training   overfits, depends, context, order
+    1. What does BERT add to an encoder?  show_inputs    by-hand, dropped
+    2. Is it the published network?       show_parity    size, same, gradients
+    3. What is it trained to predict?     show_tasks     restored, special, asked, kinds, loss
+    4. What does it learn from this?      show_training  overfits, depends, context, order
 Predict   right: asked for words that it does not see, how often is the small BERT right?
 Run       python phase07_transformer/07-bert-architecture.py               about half a minute
 Needs     phase07_transformer/03-positional-encoding, phase07_transformer/04-transformer-encoder
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
-from common.data.words import CLS, FIRST, MASK, PAD, SEP, in_another_order, load_words, pairs
+from common.data.words import CLS, FIRST, MASK, PAD, in_another_order, load_words, pairs
 from common.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 from common.lessons import load_lesson
 from common.training import fit, to_device
@@ -30,7 +30,7 @@ from common.training import fit, to_device
 LearnedPositions = load_lesson("phase07_transformer/03-positional-encoding").LearnedPositions
 encoders = load_lesson("phase07_transformer/04-transformer-encoder")
 
-NOT_ASKED = -100  # F.cross_entropy leaves such places out
+NOT_ASKED = -100  # F.cross_entropy leaves such positions out
 RATE = 5e-3  # of learning
 
 
@@ -43,6 +43,7 @@ class Config(LessonConfig):
     layers: int = param(1, "layers")
     length: int = param(8, "words of each of the two texts of a pair")
     steps: int = param(1000, "training steps, each of 96 pairs", tiny=4)
+    tests: int = param(1000, "pairs of unseen text", tiny=50)
 
 
 class BERT(nn.Module):
@@ -68,7 +69,7 @@ class BERT(nn.Module):
         initialise(self, dim)
 
     def embed(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
-        """(B, T) -> (B, T, D): which token it is, at which place, in which text."""
+        """(B, T) -> (B, T, D): which token it is, at which position, in which text."""
         # practice: Three embeddings
         if segments is None:
             segments = torch.zeros_like(tokens)
@@ -78,9 +79,8 @@ class BERT(nn.Module):
 
     def forward(self, tokens: Tensor, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # practice: BERT
-        # No causal mask: each token looks at all the others, in both directions.
+        # No causal mask: each token attends to all the others, in both directions.
         x = self.encoder(self.embed(tokens, segments), encoders.padding_mask(tokens, PAD))
-
         # [CLS], the first token, is no word, so that its vector can stand for the text.
         return x, torch.tanh(self.pooler(x[:, 0]))
         # end practice
@@ -106,24 +106,22 @@ def show_inputs(cfg: Config) -> None:
     found = model.embed(torch.tensor([[7]]))[0, 0]
     text = "(2, 0, 4, 2) + (0, 1, 1, 3) + (0, 1, 1, 1) = (2, 2, 6, 6), normalised (-1, -1, 1, 1)"
     check_close("by-hand", text, found, [-1.0, -1, 1, 1])
-
-    tokens = torch.tensor([[CLS, 5, 6, 7, 8, SEP]])
-    other = model(torch.tensor([[CLS, 5, 6, 9, 8, SEP]]))[0]
-    moved = (other - model(tokens)[0]).abs().amax(dim=(0, 2)) > 1e-9  # (T,)
-    text = "another token at place 3: the vectors change at all six places, before it and after it"
-    check_close("both-ways", text, moved, [True] * 6)
+    tokens = torch.randint(FIRST, 10, (30, 8))
+    torch.manual_seed(cfg.seed)
+    wanted = F.dropout(model.embed(tokens), 0.1)
+    torch.manual_seed(cfg.seed)
+    found = model.train().embed(tokens)
+    check_close("dropped", "in training: dropout after the norm, rate 0.1", found, wanted)
 
 
 def show_parity(cfg: Config) -> None:
     print("\n[2] Hugging Face's BERT with random weights, copied")
     import transformers
 
-    with torch.device("meta"):  # shapes without numbers
-        model = BERT(vocab=30522, length=512, dim=768, n_layers=12, n_heads=12)
-    built = sum(weight.numel() for weight in model.parameters())
+    model = BERT(vocab=1, length=512, dim=768, n_layers=1, n_heads=12)
+    built = sum(weight.numel() for weight in model.parameters()) + 30_521 * 768  # of 30,522 tokens
+    built += 11 * sum(weight.numel() for weight in model.encoder.parameters())  # of 12 layers
     check("size", "BERT-base has {} parameters", built, at_least=109_482_240, at_most=109_482_240)
-
-    transformers.logging.set_verbosity_error()
     size = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
     size |= {"vocab_size": 50, "max_position_embeddings": 16, "intermediate_size": 96}
     theirs = transformers.BertModel(transformers.BertConfig(**size)).double().eval()
@@ -131,7 +129,6 @@ def show_parity(cfg: Config) -> None:
         nn.init.normal_(weight, std=0.3)  # biases and norms too: 0 and 1 would hide mistakes
     ours = BERT(50, 16, 24, 3, 4).double().eval()
     load_bert(ours, theirs.state_dict())
-
     tokens = torch.randint(FIRST, 50, (3, 13))
     tokens[0, 9:] = PAD
     segments = torch.randint(2, (3, 13))
@@ -141,13 +138,12 @@ def show_parity(cfg: Config) -> None:
     ours_out = torch.cat([x[is_token], text])
     theirs_out = torch.cat([output.last_hidden_state[is_token], output.pooler_output])
     check_close("same", "the same vectors of the tokens and of the texts", ours_out, theirs_out)
-
     ours_out.square().sum().backward()
     theirs_out.square().sum().backward()
-    gradients = BERT(50, 16, 24, 3, 4).double()  # gradients in the place of weights
-    load_bert(gradients, {name: each.grad for name, each in theirs.named_parameters()})
     found = torch.cat([weight.grad.flatten() for weight in ours.parameters()])
-    wanted = torch.cat([weight.detach().flatten() for weight in gradients.parameters()])
+    gradients = {name: each.grad for name, each in theirs.named_parameters()}
+    load_bert(ours, gradients)  # in the place of weights: now they have our order
+    wanted = torch.cat([weight.detach().flatten() for weight in ours.parameters()])
     check_close("gradients", "the same gradients of every parameter", found, wanted)
 
 
@@ -164,7 +160,6 @@ def ask(
     # practice: Ask for words
     asked = (chance < share) & (tokens >= FIRST)  # never for special tokens
     labels = torch.where(asked, tokens, NOT_ASKED)
-
     # A word that is not masked may be wrong, too: each has to be compared with its context.
     inputs = torch.where(asked & (kind < 0.8), MASK, tokens)
     inputs = torch.where(asked & (kind >= 0.9), any_word, inputs)
@@ -173,7 +168,7 @@ def ask(
 
 
 class PreTraining(nn.Module):
-    """BERT and the small layers that solve its exercises, which nobody needs afterwards."""
+    """BERT and the small layers of its two tasks, which are not used afterwards."""
 
     def __init__(self, bert: BERT):
         super().__init__()
@@ -189,7 +184,6 @@ class PreTraining(nn.Module):
     def words(self, x: Tensor) -> Tensor:
         """Which token belongs there? (..., D) -> logits (..., V)"""
         x = self.norm(F.gelu(self.inner(x)))
-
         # The table of embeddings once more: a product of x with each token's row.
         return x @ self.bert.tokens.weight.T + self.bias
 
@@ -199,7 +193,6 @@ def pretraining_loss(model: PreTraining, batch: tuple[Tensor, ...]) -> Tensor:
     # practice: The loss
     inputs, segments, labels, elsewhere = batch
     x, text = model.bert(inputs, segments)
-
     # The V logits of a token cost most: only where a word is asked for.
     asked = labels != NOT_ASKED  # (B, T)
     words = F.cross_entropy(model.words(x[asked]), labels[asked])
@@ -207,21 +200,29 @@ def pretraining_loss(model: PreTraining, batch: tuple[Tensor, ...]) -> Tensor:
     # end practice
 
 
-def show_exercises(cfg: Config) -> None:
-    print("\n[3] Any text asks for its own words; here one of 60,000 words, all different")
+def show_tasks(cfg: Config) -> None:
+    print("\n[3] Any text gives its own labels; here one of 60,000 words, all different")
     tokens = torch.arange(FIRST, FIRST + 60_000).reshape(2000, 30)
+    tokens[:5] = CLS
     inputs, labels = ask(tokens, FIRST + 60_000, torch.Generator().manual_seed(0))
     asked = labels != NOT_ASKED
-    text = "the words asked for, put in again, restore the text"
-    check_close("restored", text, torch.where(asked, labels, inputs), tokens)
-    check("asked", "{} of the words are asked for", asked.double().mean(), above=0.144, below=0.156)
-
+    check_close("restored", "labels put in: the text", torch.where(asked, labels, inputs), tokens)
+    check("special", "[CLS] is asked for {} times", asked[:5].sum(), at_least=0, at_most=0)
+    check("asked", "{} of words asked for", asked[5:].double().mean(), above=0.144, below=0.156)
     seen = inputs[asked]
     stays = seen == labels[asked]
     kinds = torch.stack([seen == MASK, stays, (seen != MASK) & ~stays])
     text = "of these 0.8 are masked, 0.1 stay, 0.1 are another word, up to {}"
-    shares = kinds.double().mean(dim=1)
-    check_close("kinds", text, shares, [0.8, 0.1, 0.1], rtol=0, atol=0.0126)
+    check_close("kinds", text, kinds.double().mean(dim=1), [0.8, 0.1, 0.1], rtol=0, atol=0.0126)
+    model = PreTraining(BERT(8, 4, 4, 1, 1)).double()  # weights of 0 leave only the biases
+    nn.init.zeros_(model.bert.tokens.weight)
+    nn.init.zeros_(model.pair.weight)
+    model.bias.data = torch.tensor([1, 1, 1, 1, 1, 8, 2, 1]).double().log()
+    model.pair.bias.data = torch.tensor([3, 1]).double().log()
+    labels = torch.tensor([[5, NOT_ASKED, 6]])
+    batch = (torch.tensor([[MASK, 7, 6]]), torch.tensor([[0, 0, 1]]), labels, torch.tensor([0]))
+    text = "words of probability 1/2 and 1/8, a pair of 3/4: the loss is 2 ln 2 + ln 4/3"
+    check_close("loss", text, pretraining_loss(model, batch), math.log(4 * 4 / 3))
 
 
 def show_training(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -230,12 +231,11 @@ def show_training(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]
     model = make_model(cfg, len(words))
     batch = make_batch(cfg, train, len(words), n=16, seed=0)
     adam = torch.optim.Adam(model.parameters(), lr=RATE)
-    overfits("overfits", "16 pairs by heart: loss {}", model, batch, pretraining_loss, adam)
+    overfits("overfits", "16 pairs: loss {}", model, batch, pretraining_loss, adam)
     asked = batch[2] != NOT_ASKED
     predicted = model.words(model.bert(*batch[:2])[0][asked]).argmax(dim=1)
-    depends_on_input("depends", "it reads the text: {} right", predicted, batch[2][asked])
-
-    test = make_batch(cfg, val, len(words), n=1000, seed=1)
+    depends_on_input("depends", "answers depend on the text: {} right", predicted, batch[2][asked])
+    test = make_batch(cfg, val, len(words), n=cfg.tests, seed=1)
     mixed = in_another_order(test[0], test[2] != NOT_ASKED, seed=2)
     tests = {"BERT": test, "words in another order": (mixed, *test[1:])}
     model = make_model(cfg, len(words))
@@ -332,7 +332,7 @@ def draw_losses(cfg: Config, curves: dict[str, list[float]], unigram: float) -> 
     for name, colour in (("words in another order", ORANGE), ("BERT", BLUE)):
         axis.plot(steps, curves[name], "o-", color=colour, label=name)
     axis.axhline(unigram, color=GREY, linestyle=":", label="frequencies alone")
-    axis.set(xlabel="step", ylabel="loss", title="Words asked for in unseen text")
+    axis.set(xlabel="step", ylabel="loss", title="Unseen text: BERT uses context and order")
     axis.legend()
     save_figure(figure, cfg.out / "losses")
 
@@ -340,7 +340,7 @@ def draw_losses(cfg: Config, curves: dict[str, list[float]], unigram: float) -> 
 def run(cfg: Config) -> dict:
     show_inputs(cfg)
     show_parity(cfg)
-    show_exercises(cfg)
+    show_tasks(cfg)
     scores, curves = show_training(cfg)
     draw_losses(cfg, curves, scores["unigram"])
     return scores

@@ -3,18 +3,17 @@ GPT 生成：采样、束搜索与 KV 缓存
 
 You will be able to answer
     1. Which tokens may be drawn?       show_sampling  same, outside, frequencies
-    2. What is computed only once?      show_cache     exact, numbers, tokens, products, faster
+    2. What is computed only once?      show_cache     exact, numbers, products, faster, tokens
     3. What does a beam find?           show_beam      beams
-    4. Which choice writes well?        show_texts     drawn, loops
+    4. Which choice repeats itself?     show_texts     drawn, loops
     5. What do examples tell a model?   show_examples  overfits, depends, zero, seven, known
 Predict   faster: how many times faster are 512 tokens written if keys and values are kept?
-Run       python phase07_transformer/10-gpt-generation.py                  about 85 s
+Run       python phase07_transformer/10-gpt-generation.py                  about 50 s
 Needs     phase06_rnn/project-text-generation, phase07_transformer/09-gpt-architecture
 Reference transformers.GPT2LMHeadModel
 Notation  B batch  T tokens of a text  V tokens of the vocabulary  D width  L layers  K beams
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ from common.lessons import load_lesson
 text_project = load_lesson("phase06_rnn/project-text-generation")
 gpt = load_lesson("phase07_transformer/09-gpt-architecture")
 Choose = Callable[[Tensor], Tensor]  # logits (B, V) -> tokens (B, 1)
-
 LETTERS = 4  # and as many digits
 SHOTS = 7  # examples in front of the question
 
@@ -42,7 +40,8 @@ SHOTS = 7  # examples in front of the question
 @dataclass
 class Config(gpt.Config):
     length: int = param(512, "tokens that are written to compare times", tiny=40)
-    prompt_steps: int = param(500, "training steps of the last part, each of 32 prompts", tiny=5)
+    steps: int = param(500, "training steps of [4], each of 16 windows", tiny=5)
+    prompt_steps: int = param(200, "training steps of [5], each of 32 prompts", tiny=5)
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -54,14 +53,14 @@ def filtered(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 
     logits = logits / temperature
     if top_k > 0:
         last_kept = logits.topk(min(top_k, logits.shape[1]), dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < last_kept, -math.inf)
+        logits = logits.masked_fill(logits < last_kept, -torch.inf)
 
     # A token goes if those before it, the more probable ones, already have top_p.
     ordered, order = logits.sort(dim=1, descending=True)
     p = ordered.softmax(dim=1)
     gone = p.cumsum(dim=1) - p >= top_p
     gone[:, 0] = False
-    return logits.masked_fill(gone.gather(1, order.argsort(dim=1)), -math.inf)
+    return logits.masked_fill(gone.gather(1, order.argsort(dim=1)), -torch.inf)
     # end practice
 
 
@@ -81,7 +80,7 @@ def sampler(seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 
 
 
 class Remembering(nn.Module):
-    """A linear layer that also returns what it gave before: x (B, T, D) -> (B, before + T, D)."""
+    """A linear layer that also returns its earlier outputs: x (B, T, D) -> (B, before + T, D)."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -164,7 +163,7 @@ def show_sampling(cfg: Config) -> None:
 
 @torch.no_grad()
 def show_cache(cfg: Config) -> float:
-    print("\n[2] Keys and values of what was read are kept")
+    print("\n[2] Keys and values of the tokens read so far are kept")
     model = random_model(30, context=16).double()
     texts = torch.randint(30, (2, 12))
     logits = []
@@ -178,23 +177,25 @@ def show_cache(cfg: Config) -> float:
     check_close("numbers", text, numbers, 2 * 2 * 2 * 12 * 16)
 
     n = cfg.length
-    model = random_model(50, context=n + 64, dim=128, layers=4)
+    model = random_model(50, context=n + 8, dim=192, layers=2)
     prompt = torch.randint(50, (1, 8))
-    kept = torch.cat([generate(model, prompt, n, choose) for choose in (greedy, sampler(0))])
-    anew = torch.cat([generate_anew(model, prompt, n, choose) for choose in (greedy, sampler(0))])
-    check_close("tokens", f"{n} tokens, greedy and drawn: the same without a cache", kept, anew)
-
     products = []
-    for write in (generate_anew, generate):
+    for way in (generate_anew, generate):
         with FlopCounterMode(display=False) as counter:
-            write(model, prompt[:, :1], 64, greedy)
+            way(model, prompt[:, :1], 16, greedy)
         products.append(counter.get_total_flops())
     ratio = products[0] / products[1]
-    check("products", "64 tokens without it: {} times the products", ratio, above=32.5, below=43)
+    check("products", "16 tokens, no cache: {} times the products", ratio, above=8.5, below=11)
 
-    slow = partial(generate_anew, model, prompt, n, greedy)
-    fast = partial(generate, model, prompt, n, greedy)
-    return timed("faster", "and {} times the time", slow, fast, at_least=8, repeats=2)
+    texts = {}
+
+    def write(way: Callable) -> None:
+        texts[way] = way(model, prompt, n, sampler(0))
+
+    pair = partial(write, generate_anew), partial(write, generate)
+    faster = timed("faster", f"{n} tokens: {{}} times as fast", *pair, at_least=8, repeats=1)
+    check_close("tokens", "and the same tokens", texts[generate], texts[generate_anew])
+    return faster
 
 
 @torch.no_grad()
@@ -208,10 +209,10 @@ def beam_search(model: nn.Module, prompt: Tensor, width: int, length: int) -> tu
         for _ in range(length):
             logits = model(new, start=texts.shape[1] - new.shape[1])[:, -1]  # (beams, V)
             totals = scores[:, None] + logits.log_softmax(dim=1)
-            scores, places = totals.flatten().topk(min(width, totals.numel()))
-            # Each of the best goes on from one of the beams: with its text, and what was kept.
-            rows = places // totals.shape[1]
-            new = (places % totals.shape[1])[:, None]
+            scores, best = totals.flatten().topk(min(width, totals.numel()))
+            # Each of the best continues one of the beams: with its text, and what was kept.
+            rows = best // totals.shape[1]
+            new = (best % totals.shape[1])[:, None]
             texts = torch.cat([texts[rows], new], dim=1)
             for layer in kept:
                 layer.kept = layer.kept[rows]
@@ -224,8 +225,7 @@ def show_beam(cfg: Config) -> None:
     import transformers
 
     size = {"vocab_size": 50, "n_positions": 32, "n_embd": 24, "n_layer": 3, "n_head": 4}
-    special = {"bos_token_id": 0, "eos_token_id": None, "use_cache": False}
-    config = transformers.GPT2Config(**size, **special)
+    config = transformers.GPT2Config(**size, bos_token_id=0, eos_token_id=None, use_cache=False)
     theirs = transformers.GPT2LMHeadModel(config).double().eval()
     for weight in theirs.parameters():
         nn.init.normal_(weight, std=0.2)
@@ -241,13 +241,13 @@ def show_beam(cfg: Config) -> None:
 
 def show_texts(cfg: Config) -> dict[str, float]:
     corpus = load_text(cfg)
-    print("\n[4] A model trained as in lesson 7.9 goes on from 32 pieces of unseen text")
+    print("\n[4] A model trained as in lesson 7.9 continues pieces of unseen text")
     train = gpt.encode(cfg, corpus, corpus.train)
     model = gpt.make_model(cfg, len(corpus.vocabulary))
     gpt.train(model, gpt.windows(train, cfg.context, cfg.steps, seed=1 + cfg.seed))
 
     people = torch.cat(gpt.windows(gpt.encode(cfg, corpus, corpus.val), 31, 2, seed=2))
-    prompts = people[:, :8]  # of (32, 32)
+    prompts = people[: 2 if cfg.tiny else 32, :8]  # of (32, 32)
     ways = {"people": people, "greedy": generate(model, prompts, 24, greedy)}
     ways["beams"] = torch.cat([beam_search(model, each[None], 8, 24)[0][:1] for each in prompts])
     ways["drawn"] = generate(model, prompts, 24, sampler(cfg.seed))
@@ -255,20 +255,18 @@ def show_texts(cfg: Config) -> dict[str, float]:
     for name, texts in ways.items():
         written = corpus.vocabulary.decode(texts[0, 8:].tolist())
         print(f"  {name:<8}{new[name]:.3f} of the pieces of four are new: {written!r}")
-    expect("drawn", "{} of the drawn pieces are new", new["drawn"], at_least=0.9)
-    expect("loops", "of the beams', {} fewer", new["drawn"] - new["beams"], at_least=0.1)
+    expect("drawn", "{} of the drawn pieces are new", new["drawn"], at_least=0.85)
+    expect("loops", "of the beams', {} fewer", new["drawn"] - new["beams"], at_least=0.2)
     return {f"new_{name}": each for name, each in new.items()}
 
 
 def show_examples(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
-    print("\n[5] Each prompt has its own rule: which digit belongs to which letter")
+    print("\n[5] Prompts, each with a rule of its own: which digit belongs to which letter")
     model = prompt_model(cfg)
     batch = prompts(cfg, 16, new=False, seed=0)
     adam = torch.optim.Adam(model.parameters(), lr=5e-3)
     overfits("overfits", "16 prompts: loss {}", model, batch, gpt.next_token_loss, adam, below=0.2)
-    depends_on_input(
-        "depends", "{} of the answers right", answers(model, batch)[:, 7], batch[:, 15]
-    )
+    depends_on_input("depends", "its answers: {} right", answers(model, batch)[:, 7], batch[:, 15])
 
     model = prompt_model(cfg)
     steps = range(cfg.prompt_steps)
@@ -278,8 +276,8 @@ def show_examples(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]
         tests = prompts(cfg, 2000, new, seed=1)
         curves[name] = (answers(model, tests) == tests[:, 1::2]).double().mean(dim=0).tolist()
     expect("zero", "new rules: without an example {} right", curves["new"][0], at_most=0.32)
-    expect("seven", "with 7 examples {}; at best 0.9", curves["new"][7], at_least=0.7)
-    expect("known", "and with rules that training had {}", curves["known"][7], at_least=0.7)
+    expect("seven", "with 7 examples {}; at best 0.9", curves["new"][7], at_least=0.85)
+    expect("known", "and with rules of the training {}", curves["known"][7], at_least=0.85)
     return {"zero": curves["new"][0], "seven": curves["new"][7]}, curves
 
 
@@ -301,37 +299,39 @@ def share_new(texts: Tensor) -> float:
 
 
 def prompts(cfg: Config, n: int, new: bool, seed: int) -> Tensor:
-    """n prompts (n, 16): letter, digit, letter, digit, … new: by rules that training never has."""
+    """n prompts (n, 16): letter, answer, letter, answer, … new: by rules not in the training."""
     generator = torch.Generator().manual_seed(10**6 * cfg.seed + seed)
     rules = torch.cartesian_prod(*[torch.arange(LETTERS)] * LETTERS)  # (256, 4), a digit for each
     rules = rules[(rules.sum(dim=1) % 5 == 0) == new]  # 51 are new, 205 are not
     rule = rules[torch.randint(len(rules), (n,), generator=generator)]
     letters = torch.randint(LETTERS, (n, SHOTS + 1), generator=generator)
-    digits = LETTERS + rule.gather(1, letters)
-    return torch.stack([letters, digits], dim=2).flatten(start_dim=1).to(cfg.torch_device())
+    # One token for letter and digit: a is 0, its answers a0 to a3 are 4 to 7.
+    pairs = LETTERS + LETTERS * letters + rule.gather(1, letters)
+    return torch.stack([letters, pairs], dim=2).flatten(start_dim=1).to(cfg.torch_device())
 
 
 def prompt_model(cfg: Config) -> nn.Module:
     torch.manual_seed(cfg.seed)
-    model = gpt.GPT(2 * LETTERS, 2 * SHOTS + 2, 64, 2, n_heads=4, dropout=0)
+    model = gpt.GPT(LETTERS + LETTERS**2, 2 * SHOTS + 2, 32, 1, n_heads=4, dropout=0)
     for weight in model.parameters():
-        # GPT-2's first weights are for a width of 768. In 64, such small ones learn very late.
+        # GPT-2's initial weights are for a width of 768. With 32 they are too small: slow to learn.
         weight.data *= 6 if weight.ndim == 2 else 1
     return model.to(cfg.torch_device())
 
 
 @torch.no_grad()
 def answers(model: nn.Module, prompts: Tensor) -> Tensor:
-    """The most probable digit after 0, 1, … 7 examples: (B, 16) -> (B, 8)"""
+    """The most probable answer after 0, 1, … 7 examples: (B, 16) -> (B, 8)"""
     return model(prompts[:, :-1]).argmax(dim=2)[:, ::2]
 
 
 def draw_examples(cfg: Config, curves: dict[str, list[float]]) -> None:
     figure, axis = new_figure(size=(8, 4.6))
-    for name, colour in (("known", BLUE), ("new", ORANGE)):
-        axis.plot(curves[name], "o-", color=colour, label=f"GPT, {name} rules")
-    axis.plot([1 - 0.75 ** (n + 1) for n in range(8)], "--", color=GREY, label="at best")
-    axis.set(xlabel="examples in the prompt", ylabel="share right", title="Few-shot prompts")
+    axis.plot([1 - 0.75 ** (n + 1) for n in range(8)], color=GREY, linewidth=8, label="at best")
+    axis.plot(curves["known"], color=BLUE, label="GPT, rules of the training")
+    axis.plot(curves["new"], "o", color=ORANGE, markersize=9, label="GPT, new rules")
+    axis.set(xlabel="examples in the prompt", ylabel="accuracy", ylim=(0, 1))
+    axis.set_title("Examples in the prompt define a rule that no weight has learned")
     axis.legend()
     save_figure(figure, cfg.out / "examples")
 

@@ -6,7 +6,7 @@ You will be able to answer
     2. Which loss helps a bad G?       show_losses    slopes, step
     3. Does G find all modes?          show_ring      told, fools, ring, collapse
     4. How far apart are two sets?     show_distance  line, scipy, read, judge, few, missing, mixed
-    5. Does G learn to draw digits?    show_digits    fell, digits, rarest
+    5. Does G learn to draw digits?    show_digits    fell, digits, rarest, baseline
 Predict   g_faster: G learns five times as fast as D. How many of 8 Gaussians does it then make?
 Run       python phase08_generative/01-gan-basics.py                       about 30 s
 Needs     phase05_cnn/04-lenet
@@ -159,17 +159,17 @@ def train_ring(cfg: Config, g_rate: float, d_rate: float, seed: int) -> Tensor:
 
 
 def show_ring(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
-    print("\n[3] The game on eight Gaussians in a ring")
+    print("\n[3] Training on eight Gaussians in a ring")
     players = mlp(2, 2), mlp(2, 1)
     real = points_around(ring(), 64)
     noise = torch.randn(64, 2)
     adams = adam_for(players[0], 0.0), adam_for(players[1], 0.01)
     losses = [gan_step(*players, real, noise, *adams) for _ in range(100)]
-    check("told", "G stands still, D learns: its loss falls to {}", losses[-1][0], below=0.05)
+    check("told", "G frozen: D's loss falls to {}", losses[-1][0], below=0.05)
 
     adams = adam_for(players[0], 0.01), adam_for(players[1], 0.0)
     losses = [gan_step(*players, real, noise, *adams) for _ in range(100)]
-    check("fools", "D stands still, G learns: its loss falls to {}", losses[-1][1], below=0.05)
+    check("fools", "D frozen: G's loss falls to {}", losses[-1][1], below=0.05)
 
     scores, pictures = {}, {}
     rates = {"d_faster": (1e-3, 5e-3), "equal": (1e-3, 1e-3), "g_faster": (5e-3, 1e-3)}
@@ -178,9 +178,9 @@ def show_ring(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
         found = [covered(each, ring()) for each in points]
         print(f"  {name}, rates of G and D {pair}: (modes, share near one) {found}")
         scores[name] = sum(modes for modes, _ in found) / cfg.runs
-        pictures[f"Learning rates: G {pair[0]}, D {pair[1]}"] = points[0]
-    expect("ring", "if D learns faster, G makes {} of 8 modes", scores["d_faster"], at_least=7)
-    expect("collapse", "if G learns faster, it makes {}", scores["g_faster"], at_most=3)
+        pictures[f"G {pair[0]}, D {pair[1]}: {found[0][0]} of 8 modes"] = points[0]
+    expect("ring", "D's rate is higher: G covers {} of 8 modes", scores["d_faster"], at_least=7)
+    expect("collapse", "G's rate is higher: it covers {}", scores["g_faster"], at_most=3)
     return scores, pictures
 
 
@@ -242,9 +242,9 @@ def show_distance(cfg: Config, judge, accuracy: float, train: tuple, test: tuple
     check_close("scipy", "five features: as with SciPy's root", frechet_distance(x, y), wanted)
 
     (real, _), (new, labels) = train, test
-    scores = judge.output(features(judge, new)[:, :, None, None]).squeeze()  # (n, 10)
-    check_close("read", "the last layer makes scores of them", scores, judge(for_judge(new)))
-    expect("judge", "the judge is right about {} of new digits", accuracy, at_least=0.97)
+    logits = judge.output(features(judge, new)[:, :, None, None]).squeeze()  # (n, 10)
+    check_close("read", "the last layer makes the logits of them", logits, judge(for_judge(new)))
+    expect("judge", "the judge's accuracy on new digits is {}", accuracy, at_least=0.97)
 
     # Two sets without strokes: each pixel from another picture; a Gaussian with all covariances.
     flat = real.flatten(start_dim=1)
@@ -264,38 +264,38 @@ def show_distance(cfg: Config, judge, accuracy: float, train: tuple, test: tuple
     return distances
 
 
-def show_digits(cfg: Config, judge: nn.Module, real: Tensor, n: int) -> tuple:
-    print(f"\n[5] The game on {cfg.data}: {NOISE} random numbers become a picture")
+def show_digits(cfg: Config, judge: nn.Module, real: Tensor, n: int, baseline: float) -> tuple:
+    print(f"\n[5] Training on {cfg.data}: {NOISE} random numbers become a picture")
     shape = real.shape[1:]
     torch.manual_seed(cfg.seed)
     generator = nn.Sequential(mlp(NOISE, shape.numel()), nn.Tanh(), nn.Unflatten(1, shape))
     discriminator = nn.Sequential(nn.Flatten(), mlp(shape.numel(), 1))
-    # D learns faster, as in [3]. Both rates fall to 0: the two settle.
+    # D's rate is higher, as in [3]. Both rates fall to 0, so that the two settle.
     adams = adam_for(generator, 3e-4), adam_for(discriminator, 9e-4)
     falling = [LinearLR(adam, 1, 0, total_iters=cfg.digit_steps + 1) for adam in adams]
 
     reference = features(judge, real)
     noise = torch.randn(n, NOISE)  # the same at each look
-    curve = {}
-    shown = []
+    looks = {}
     for step in range(cfg.digit_steps + 1):
-        if step % (cfg.digit_steps // 5) == 0:
+        if step * 5 % cfg.digit_steps < 5:  # six times, evenly spread
             pictures = sample(generator, noise)
-            curve[step] = frechet_distance(features(judge, pictures), reference)
-            shown.append(pictures[:10, 0])
+            distance = frechet_distance(features(judge, pictures), reference)
+            looks[step] = distance, pictures[:10, 0]
         batch = real[torch.randint(len(real), (128,))]
         gan_step(generator, discriminator, batch, torch.randn(128, NOISE), *adams)
         for schedule in falling:
             schedule.step()
 
     named = judge(for_judge(pictures)).argmax(dim=1).bincount(minlength=10)
-    print(f"  {n} pictures, the judge's names 0 to 9: {named.tolist()}")
+    print(f"  {n} pictures, classified as 0 to 9: {named.tolist()}")
     shares = named / (n / 10)  # 1 would be fair
-    last = curve[cfg.digit_steps]
-    expect("fell", "the distance falls to {} of what it was", last / curve[0], at_most=0.5)
+    first = looks[0][0]
+    expect("fell", "the distance falls to {} of what it was", distance / first, at_most=0.5)
     expect("digits", "{} digits have 1/4 of a fair share", (shares >= 1 / 4).sum(), at_least=6)
     expect("rarest", "but the rarest has only {} of one", shares.min(), at_most=0.5)
-    return {"gan": last, "untrained": curve[0], "rarest": shares.min().item()}, curve, shown
+    expect("baseline", "a Gaussian of pixels is nearer, by {}", distance - baseline, at_least=0.5)
+    return {"gan": distance, "untrained": first, "rarest": shares.min().item()}, looks
 
 
 # Pictures and helpers: skip on a first reading
@@ -320,10 +320,10 @@ def draw_ring(cfg: Config, pictures: dict[str, Tensor]) -> None:
     save_figure(figure, cfg.out / "ring")
 
 
-def draw_digits(cfg: Config, real: Tensor, curve: dict[int, float], shown: list[Tensor]) -> None:
-    figure, axes = new_figure(len(shown) + 1, 10, size=(8, 6.6))
-    plot_images(axes, torch.cat([*shown, real[:10, 0]]))
-    for row, (step, distance) in zip(axes, curve.items()):
+def draw_digits(cfg: Config, real: Tensor, looks: dict[int, tuple[float, Tensor]]) -> None:
+    figure, axes = new_figure(len(looks) + 1, 10, size=(8, 6.6))
+    plot_images(axes, torch.cat([*(pictures for _, pictures in looks.values()), real[:10, 0]]))
+    for row, (step, (distance, _)) in zip(axes, looks.items()):
         row[0].set_title(f"step {step:,}", fontsize=8)
         row[1].set_title(f"distance {distance:.1f}", fontsize=8, fontweight="normal")
     axes[-1, 0].set_title("real", fontsize=8)
@@ -341,8 +341,8 @@ def run(cfg: Config) -> dict[str, float]:
     test = to_tensors(*data.test(), data.brightest)
     judge, accuracy = train_judge(train, test, cfg.judge_epochs, cfg.seed)
     distances = show_distance(cfg, judge, accuracy, train, test)
-    metrics, curve, shown = show_digits(cfg, judge, train[0], len(test[0]))
-    draw_digits(cfg, train[0], curve, shown)
+    metrics, looks = show_digits(cfg, judge, train[0], len(test[0]), distances["gaussian"])
+    draw_digits(cfg, train[0], looks)
     return {**modes, **distances, **metrics, "judge": accuracy}
 
 

@@ -4,53 +4,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformer_layers import FUNCTIONS, both_orders, check_last_norm, pair_of_layers, randn
 
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase07_transformer/04-transformer-encoder")
 causal_mask = load_lesson("phase07_transformer/01-self-attention").causal_mask
 CONFIG = lesson.Config(tiny=True, device="cpu", names=8, steps=2, deep_steps=2)
-FUNCTIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": nn.GELU(approximate="tanh")}
-both_orders = pytest.mark.parametrize("norm_first", [False, True])
-
-
-def randn(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def pair_of_layers(norm_first: bool, activation: str, eps: float = 1e-5):
-    """Ours and torch's with the same random weights, norms and biases too."""
-    options = {"norm_first": norm_first, "layer_norm_eps": eps, "batch_first": True}
-    function = FUNCTIONS[activation]
-    theirs = nn.TransformerEncoderLayer(12, 3, 20, 0.3, function, **options).double()
-    lesson.randomize(theirs)
-    ours = lesson.EncoderLayer(12, 3, 20, 0.3, norm_first, activation, eps).double()
-    lesson.load_torch(ours, theirs)
-    return ours, theirs
 
 
 @both_orders
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_a_layer_is_torchs(norm_first, activation, eps):
-    ours, theirs = pair_of_layers(norm_first, activation, eps)
+    kinds = (lesson.EncoderLayer, nn.TransformerEncoderLayer)
+    ours, theirs = pair_of_layers(*kinds, lesson.load_torch, norm_first, activation, eps)
     x = randn(2, 5, 12)
-    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+    torch.testing.assert_close(ours(x), theirs(x))
     mask = causal_mask(5)
     torch.testing.assert_close(ours(x, mask), theirs(x, src_mask=~mask))
-
-
-@both_orders
-def test_dropout_falls_where_torchs_does(norm_first):
-    """A single sequence: for more, torch draws in another order, as it turns the batch around."""
-    ours, theirs = pair_of_layers(norm_first, "relu")
-    x = randn(1, 5, 12)
-    outputs = []
-    for layer in (ours, theirs):
-        torch.manual_seed(0)
-        outputs.append(layer(x))
-    torch.testing.assert_close(*outputs)
-    assert not torch.allclose(ours(x), ours(x))
 
 
 def test_activations():
@@ -82,15 +54,7 @@ def test_the_defaults_are_the_papers():
 
 
 def test_the_last_norm():
-    """With pre-norm there is one, with post-norm not, unless it is asked for."""
-    for norm_first in (False, True):
-        encoder = lesson.Encoder(2, 12, 3, 20, norm_first=norm_first, eps=0.01)
-        assert isinstance(encoder.norm, nn.LayerNorm) == norm_first
-        for final_norm in (False, True):
-            options = {"norm_first": norm_first, "final_norm": final_norm}
-            encoder = lesson.Encoder(2, 12, 3, 20, **options, eps=0.01)
-            assert isinstance(encoder.norm, nn.LayerNorm) == final_norm
-            assert not final_norm or encoder.norm.eps == 0.01
+    check_last_norm(lesson.Encoder)
 
 
 @both_orders
@@ -167,6 +131,20 @@ def test_the_gradient_passes_a_prenorm_layer_unchanged():
         torch.testing.assert_close(layer(x), wanted)
 
 
+def test_the_first_gradients_of_postnorm_are_larger_near_the_output():
+    """The note's interview answer: twelve layers with Xavier's weights, the last four of them."""
+    x, y = lesson.facts(CONFIG, 48)
+    size = {}
+    for norm_first in (False, True):
+        config = lesson.Config(device="cpu")
+        model = lesson.make_model(config, n_layers=12, norm_first=norm_first)
+        lesson.xavier(model)
+        lesson.cross_entropy(model, (x[::5][:128], y[::5][:128])).backward()
+        last = model.encoder.layers[8:]
+        size[norm_first] = sum(layer.feed_forward.inner.weight.grad.norm() for layer in last)
+    assert size[False] > 2 * size[True]
+
+
 def test_switched_off_stays_off():
     model = lesson.make_model(CONFIG)
     layer = model.encoder.layers[0]
@@ -178,7 +156,7 @@ def test_switched_off_stays_off():
     assert len(losses) == 3 and losses[2] < losses[0]
 
 
-def test_the_object_is_read_at_the_relations_place():
+def test_the_object_is_read_at_the_relations_position():
     model = lesson.make_model(CONFIG, n_layers=2, norm_first=True).double()
     x = torch.tensor([[3, 5], [1, 3]])
     vectors = torch.stack([model.subject.weight[x[:, 0]], model.relation.weight[x[:, 1]]], dim=1)

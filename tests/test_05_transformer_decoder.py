@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformer_layers import FUNCTIONS, both_orders, check_last_norm, pair_of_layers, randn
 
 from common.data import sequences
 from common.data.sequences import END, FIRST, PAD, START
@@ -13,32 +14,14 @@ lesson = load_lesson("phase07_transformer/05-transformer-decoder")
 encoder = load_lesson("phase07_transformer/04-transformer-encoder")
 causal_mask = load_lesson("phase07_transformer/01-self-attention").causal_mask
 CONFIG = lesson.Config(tiny=True, device="cpu", steps=2)
-FUNCTIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": nn.GELU(approximate="tanh")}
-both_orders = pytest.mark.parametrize("norm_first", [False, True])
-
-
-def randn(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def pair_of_layers(norm_first: bool, activation: str = "relu", eps: float = 1e-5):
-    """Ours and torch's with the same random weights, norms and biases too."""
-    options = {"norm_first": norm_first, "layer_norm_eps": eps, "batch_first": True}
-    function = FUNCTIONS[activation]
-    theirs = nn.TransformerDecoderLayer(12, 3, 20, 0.3, function, **options).double()
-    encoder.randomize(theirs)
-    ours = lesson.DecoderLayer(12, 3, 20, 0.3, norm_first, activation, eps).double()
-    lesson.load_torch(ours, theirs)
-    return ours, theirs
 
 
 @both_orders
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_a_layer_is_torchs(norm_first, activation, eps):
-    ours, theirs = pair_of_layers(norm_first, activation, eps)
-    ours.eval()
-    theirs.eval()
+    kinds = (lesson.DecoderLayer, nn.TransformerDecoderLayer)
+    ours, theirs = pair_of_layers(*kinds, lesson.load_torch, norm_first, activation, eps)
     x, memory = randn(2, 5, 12), randn(2, 4, 12)
     torch.testing.assert_close(ours(x, memory), theirs(x, memory))
     mask = causal_mask(5)
@@ -47,19 +30,6 @@ def test_a_layer_is_torchs(norm_first, activation, eps):
     seen[:, 1] = True
     wanted = theirs(x, memory, tgt_mask=~mask, memory_mask=~seen)
     torch.testing.assert_close(ours(x, memory, mask, seen), wanted)
-
-
-@both_orders
-def test_dropout_falls_where_torchs_does(norm_first):
-    """A single sequence: for more, torch draws in another order, as it turns the batch around."""
-    ours, theirs = pair_of_layers(norm_first)
-    x, memory = randn(1, 5, 12), randn(1, 4, 12)
-    outputs = []
-    for layer in (ours, theirs):
-        torch.manual_seed(0)
-        outputs.append(layer(x, memory))
-    torch.testing.assert_close(*outputs)
-    assert not torch.allclose(ours(x, memory), ours(x, memory))
 
 
 def test_the_defaults_are_the_papers():
@@ -78,14 +48,7 @@ def test_parameters_of_the_base_model():
 
 
 def test_the_last_norm():
-    for norm_first in (False, True):
-        decoder = lesson.Decoder(2, 12, 3, 20, norm_first=norm_first)
-        assert isinstance(decoder.norm, nn.LayerNorm) == norm_first
-        for final_norm in (False, True):
-            options = {"norm_first": norm_first, "final_norm": final_norm}
-            decoder = lesson.Decoder(2, 12, 3, 20, **options, eps=0.01)
-            assert isinstance(decoder.norm, nn.LayerNorm) == final_norm
-            assert not final_norm or decoder.norm.eps == 0.01
+    check_last_norm(lesson.Decoder)
 
 
 @both_orders
@@ -109,12 +72,12 @@ def test_a_stack_is_its_layers_and_all_read_the_same_memory(norm_first):
 def test_changing_the_future_changes_no_past_output(norm_first):
     decoder = lesson.Decoder(3, 12, 3, 20, norm_first=norm_first).double().eval()
     x, memory = randn(2, 6, 12), randn(2, 4, 12)
-    for place in range(6):
+    for position in range(6):
         changed = x.clone()
-        changed[:, place:] = randn(2, 6 - place, 12)
+        changed[:, position:] = randn(2, 6 - position, 12)
         outputs, others = decoder(x, memory), decoder(changed, memory)
-        assert torch.equal(outputs[:, :place], others[:, :place])
-        assert (outputs - others)[:, place:].abs().amax(dim=(0, 2)).min() > 1e-6
+        assert torch.equal(outputs[:, :position], others[:, :position])
+        assert (outputs - others)[:, position:].abs().amax(dim=(0, 2)).min() > 1e-6
 
 
 def test_padding_in_the_memory_is_not_read():
@@ -123,21 +86,6 @@ def test_padding_in_the_memory_is_not_read():
     mask = encoder.padding_mask(torch.tensor([[1, 2, 3, 0, 0]]))
     longer = torch.cat([memory, randn(1, 2, 12)], dim=1)
     torch.testing.assert_close(decoder(x, longer, mask), decoder(x, memory))
-
-
-def test_the_model_masks_the_padding_of_its_source():
-    model = lesson.make_model(CONFIG).double()
-    source = torch.tensor([[[5, 2], [9, 1], [0, 0], [0, 0]]])
-    inputs = torch.tensor([[START, 5, 5]])
-    torch.testing.assert_close(model(source, inputs), model(source[:, :2], inputs))
-
-
-def test_the_model_knows_the_order_of_its_source():
-    model = lesson.make_model(CONFIG).double()
-    source, target = sequences.expansions(CONFIG, 4, seed=1)
-    inputs = lesson.teacher_inputs(target)
-    swapped = source[:, [1, 0, 2, 3]]
-    assert (model(source, inputs) - model(swapped, inputs)).abs().max() > 1e-4
 
 
 def test_the_peeking_model_sees_the_whole_text_and_its_order():
@@ -153,16 +101,6 @@ def test_the_peeking_model_sees_the_whole_text_and_its_order():
         assert (moved[0] > 1e-9) == peek and (moved[1:] > 1e-9).all()
         moved = (model(source, swapped) - logits).abs().amax(dim=(0, 2))[2:]
         assert (moved > 1e-9).any() or not peek
-
-
-def test_without_self_attention_nobody_counts():
-    """The bound in the claim: what follows a symbol is then the same each time."""
-    model = lesson.make_model(CONFIG).double()
-    for layer in model.decoder.layers:
-        encoder.switch_off(layer.self_attention.out)
-    source, _ = sequences.expansions(CONFIG, 1, seed=1)
-    logits = model(source, torch.tensor([[START, 5, 5, 5, 9, 5]]))
-    torch.testing.assert_close(logits[:, [2, 3, 5]], logits[:, [1, 1, 1]])
 
 
 def test_write_goes_on_from_what_it_wrote(monkeypatch):

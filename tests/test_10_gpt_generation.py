@@ -162,10 +162,12 @@ def test_share_new():
 def test_prompts_follow_one_rule_each():
     prompts = lesson.prompts(CONFIG, 2000, new=False, seed=3)
     assert prompts.shape == (2000, 16)
-    letters, digits = prompts[:, ::2], prompts[:, 1::2]
-    assert letters.unique().tolist() == [0, 1, 2, 3] and digits.unique().tolist() == [4, 5, 6, 7]
-    for row, answers in zip(letters.tolist(), digits.tolist()):
-        assert len(set(zip(row, answers))) == len(set(row))
+    letters, pairs = prompts[:, ::2], prompts[:, 1::2]
+    assert letters.unique().tolist() == [0, 1, 2, 3]
+    assert pairs.unique().tolist() == list(range(4, 20))
+    assert torch.equal((pairs - 4) // 4, letters)  # an answer names its letter
+    for row, answers in zip(letters.tolist(), pairs.tolist()):
+        assert len(set(answers)) == len(set(row))
     assert torch.equal(prompts, lesson.prompts(CONFIG, 2000, new=False, seed=3))
     assert not torch.equal(prompts, lesson.prompts(CONFIG, 2000, new=False, seed=4))
 
