@@ -25,6 +25,7 @@ TIMED_FIGURES = {
     "01-numpy-basics": {"speed.png"},
     "09-mobilenet": {"cost.png"},
     "project-cifar10": {"ladder.png"},
+    "project-translation": {"bleu.png"},
 }
 
 
