@@ -17,8 +17,9 @@ TIMING = re.compile(
     r"\s*\d[\d.,]*(e[+-]?\d+)? ?"
     r"(s|ms|µs|us|ns|seconds?|minutes?|times|[KMG]i?B|[\w ]*/ ?s|[\w ]+ (a|per) second)\b"
 )
-# what a sentence says of the moment: TensorBoard's file names, and the time in its records
-MOMENT = re.compile(r"events\.out\.tfevents\.\S+|\b09( [0-9a-f]{2}){8}")
+# what a sentence says of the moment: TensorBoard's file names, the time in its records, and a
+# row of measurements whose column says "seconds"
+MOMENT = re.compile(r"events\.out\.tfevents\.\S+|\b09( [0-9a-f]{2}){8}|\bseconds +[\d.]+ *")
 
 # figures that draw times
 TIMED_FIGURES = {
