@@ -1,6 +1,7 @@
 """Lesson 5.12: its maps against autograd and against loops; what its note says of them."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -347,7 +348,17 @@ def test_red_is_in_proportion_to_the_heat() -> None:
     np.testing.assert_allclose(shown[-1, -1], [0.9, 0.1, 0.0], atol=1e-6)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Sums in another order train another network: not as many as the last test left."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.full
+@pytest.mark.usefixtures("two_threads")
 def test_what_the_note_says_of_trained_networks() -> None:
     """Grad-CAM++ on three of a kind and without its ratio; the wrong class; the mark elsewhere."""
     x, y, _ = lesson.as_set(draw(3000, RECIPES["shapes"], (0, 0)))
@@ -367,7 +378,7 @@ def test_what_the_note_says_of_trained_networks() -> None:
 
     early = lesson.heat_of(model, "block 1, Grad-CAM", x_test, predicted)
     empty = early.flatten(1).amax(dim=1) == 0
-    assert empty.sum() > 30 and (predicted == y_test)[empty].double().mean() > 0.95
+    assert empty.sum() > 50 and (predicted == y_test)[empty].double().mean() > 0.95
     above = model(x_test).amax(dim=1) - model.head.bias[predicted]
     assert (above[empty] > 0).all(), "an empty map of block 1 says nothing of the score"
 
