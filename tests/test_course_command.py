@@ -889,8 +889,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def test_data_lists_where_things_lie(mini, capfd, monkeypatch):
     words = said(capfd, "data")[1]
     assert (
-        "40 small pictures" in words and words.count("not here") == 3
-    )  # mini, california and titanic
+        "40 small pictures" in words and words.count("not here") == 7
+    )  # mini, two tables, two texts of pairs, one of plays, and speech
     monkeypatch.setenv("COURSE_DATA", str(mini))
     assert str(mini / "mini.npz") in said(capfd, "data")[1]
     monkeypatch.delenv("COURSE_DATA")
@@ -937,7 +937,7 @@ def test_again_says_when_another_copy_comes_first(mini, capfd, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (("mini0",), "did you mean mini? The data sets are california, mini, titanic."),
+        (("mini0",), "did you mean mini? The data sets are california, enzh, fsdd, mini"),
         (("--again",), "say which"),
         (("mini", "--data-dir", "nowhere"), "is not a folder"),
         (("mini", "--again", "--data-dir", "."), "give one of"),
@@ -977,7 +977,8 @@ def test_the_command_where_course_is_not_on_the_path():
 
 
 def test_every_set_has_a_loader_and_is_described():
-    for name, (source, load) in fetching.sets().items():
-        assert source.name == name and source.about and callable(load)
+    for name, (files, load) in fetching.sets().items():
+        for source in files:
+            assert source.name == name and source.about and callable(load)
     with pytest.raises(LessonError, match="no data set"):
         fetching.get("nonsense")

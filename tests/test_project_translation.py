@@ -152,6 +152,22 @@ def test_the_recurrent_model_is_lesson_6_8s() -> None:
     torch.testing.assert_close(model(source, inputs), logits)
 
 
+def test_both_models_have_the_sizes_that_the_flags_name() -> None:
+    cfg, _, tokenizer = small(Path())
+    cfg.layers = 2
+    model = project.make_model(cfg, len(tokenizer), "recurrent")
+    assert model.decoder.gru.input_size == cfg.dim
+    assert model.decoder.gru.hidden_size == 2 * model.encoder.gru.hidden_size == 2 * cfg.dim
+    cfg.dim = 32
+    model = project.make_model(cfg, len(tokenizer), "transformer")
+    assert len(model.encoder.layers) == len(model.decoder.layers) == 2
+    assert model.target_embedding.weight.shape == (len(tokenizer), 32)
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        assert layer.feed_forward.inner.out_features == 4 * cfg.dim and layer.dropout.p == 0.1
+    assert model.encoder.layers[0].attention.n_heads == 2
+    assert model.decoder.layers[0].cross_attention.n_heads == 2
+
+
 def test_every_recipe_says_the_same_things() -> None:
     for data, recipe in project.RECIPES.items():
         cfg = project.Config(device="cpu", data=data)

@@ -264,7 +264,10 @@ def data_row() -> Row:
         from common.course.fetching import sets
         from common.data.sources import local_path
 
-        here = {name: local_path(source) is not None for name, (source, _) in sets().items()}
+        here = {
+            name: all(local_path(source) is not None for source in sources)
+            for name, (sources, _) in sets().items()
+        }
     except ImportError as error:
         return Row(None, "data", f"unknown without the package {error.name}", INSTALL.format("."))
     except LessonError as error:

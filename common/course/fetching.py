@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.config import LessonConfig
 from common.course.screen import show_table
-from common.data import images, tables
+from common.data import images, speech, tables, text, translation
 from common.data.sources import Source, cache_dir, fetch, local_path
 from common.errors import LessonError
 from common.files import checked_folder
@@ -38,22 +38,29 @@ def run(arguments: argparse.Namespace) -> int:
     return get(arguments.name, arguments.data_dir, arguments.again)
 
 
-def sets() -> dict[str, tuple[Source, Callable[[LessonConfig], object]]]:
-    """{name: (where it comes from, the loader that refuses it unless it is whole)}"""
+def sets() -> dict[str, tuple[tuple[Source, ...], Callable[[LessonConfig], object]]]:
+    """{name: (its files, the loader that refuses them unless they are whole)}"""
+    multi30k = tuple(translation.MULTI30K_SOURCES.values())
     found = {
-        "california": (tables.CALIFORNIA_SOURCE, tables.load_california),
-        "titanic": (tables.TITANIC_SOURCE, tables.load_titanic),
+        "california": ((tables.CALIFORNIA_SOURCE,), tables.load_california),
+        "enzh": ((translation.ENZH_SOURCE,), translation.load_enzh),
+        "fsdd": ((speech.FSDD_SOURCE,), speech.load_fsdd),
+        "multi30k": (multi30k, translation.load_multi30k),
+        "shakespeare": ((text.SHAKESPEARE_SOURCE,), text.load_shakespeare),
+        "titanic": ((tables.TITANIC_SOURCE,), tables.load_titanic),
     }
     for name, (source, *_) in images.SETS.items():
-        found[name] = source, functools.partial(images.load_images, name=name)
+        found[name] = (source,), functools.partial(images.load_images, name=name)
     return dict(sorted(found.items()))
 
 
 def list_sets(data_dir: Path | None = None) -> int:
     rows = []
-    for name, (source, _) in sets().items():
-        place = local_path(source, data_dir) or "not here"
-        rows.append([name, source.about, f"{source.megabytes:.1f}", str(place)])
+    for name, (sources, _) in sets().items():
+        places = [local_path(source, data_dir) for source in sources]
+        place = "not here" if None in places else str(places[0])
+        megabytes = sum(source.megabytes for source in sources)
+        rows.append([name, sources[0].about, f"{megabytes:.1f}", place])
     show_table(["name", "what it is", "MB", "where it lies"], rows)
     print(
         "\ncourse data NAME downloads one and checks it; a lesson takes it with --data NAME. "
@@ -70,21 +77,22 @@ def get(name: str, data_dir: Path | None = None, again: bool = False) -> int:
         raise LessonError(
             f"there is no data set “{name}”{guess} The data sets are {', '.join(sets())}."
         )
-    source, load = sets()[name]
-    if data_dir is not None:
-        _look_into(data_dir, source, again)
-    elif again or local_path(source) is None:
-        fetch(source)
-        used = local_path(source)
-        if used is not None and not used.is_relative_to(cache_dir()):
-            print(f"note: COURSE_DATA comes before the cache, so lessons go on using {used}")
+    sources, load = sets()[name]
+    for source in sources:
+        if data_dir is not None:
+            _look_into(data_dir, source, again)
+        elif again or local_path(source) is None:
+            fetch(source)
+            used = local_path(source)
+            if used is not None and not used.is_relative_to(cache_dir()):
+                print(f"note: COURSE_DATA comes before the cache, so lessons go on using {used}")
     # prints where it lies, and raises LessonError for what is damaged or something else
     load(LessonConfig(data_dir=data_dir))
     if name in images.UNPUBLISHED:
         print(f"✓ {name} has the right shape, and is neither noise nor one part twice")
         print("  its values cannot be compared: nobody publishes a hash of them")
     else:
-        print(f"✓ {name} is whole: {source.about}")
+        print(f"✓ {name} is whole: {sources[0].about}")
     return 0
 
 

@@ -8,7 +8,7 @@ import io
 import wave
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,10 @@ def load_speech(cfg: LessonConfig, passes: int = 1) -> SpeechSet:
         utterances = [u for _ in range(repeats) for u in join_clips(clips, part, rng)]
         parts.append(utterances)
     return SpeechSet(cfg.data, DIGITS, speakers, *parts, own)
+
+
+def load_fsdd(cfg: LessonConfig) -> SpeechSet:
+    return load_speech(replace(cfg, data="fsdd"))
 
 
 def join_clips(clips: Clips, part: int, rng: np.random.Generator) -> list[Utterance]:

@@ -413,7 +413,7 @@ def _multi30k_source(file: str) -> Source:
     urls = _urls(MULTI30K, MULTI30K_COMMIT, f"data/task1/raw/{file}.gz")
     part = Part(f"{file}.gz", f"sha256:{digest}", size, urls)
     about = "captions of 31,014 pictures in English and German"
-    return Source(f"multi30k-{file}", f"text/multi30k/{file}", (part,), _unpack, about)
+    return Source("multi30k", f"text/multi30k/{file}", (part,), _unpack, about)
 
 
 MULTI30K_SOURCES = {file: _multi30k_source(file) for file in MULTI30K_FILES}
