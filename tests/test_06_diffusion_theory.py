@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.data.mixtures import SD
+from common.errors import ClaimFailed
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase08_generative/06-diffusion-theory")
@@ -188,3 +189,40 @@ def test_too_small_betas_give_wrong_shares():
         found[name] = (lesson.sliced_distance(points, real), *shares[:2].tolist())
     assert found["short"] == pytest.approx((0.050, 1.17, 2.44), rel=0.1)
     assert found["right"] == pytest.approx((0.016, 1, 2), rel=0.2)
+
+
+def test_the_chain_by_hand():
+    """The claim: one Gaussian, two steps; mean and sd as fractions of what is put in."""
+    alpha_bar = torch.tensor([1, 0.64, 0.16], dtype=torch.float64)
+    one = lesson.Mixture(torch.ones(1), torch.ones(1, 1), sd=0.5)
+    mean = torch.zeros(1, 1).double()
+    for t, wanted in ((2, 15 / 22), (1, 21 / 22)):
+        guess = one.denoise(mean, *lesson.amounts(t, alpha_bar))
+        mean, _ = lesson.posterior(mean, guess, t, alpha_bar)
+        assert mean.item() == pytest.approx(wanted)
+    assert sd_at_the_end(alpha_bar, 0.5, with_beta=False) == pytest.approx(0.2459, abs=5e-5)
+    half = ((13 / 44) ** 2 + 9 / 28) ** 0.5
+    assert half == pytest.approx(0.6393, abs=5e-5)
+
+
+def test_an_index_off_by_one_is_noticed(monkeypatch):
+    """In the denoiser only; with all data in one point nobody would see it."""
+    right = lesson.amounts
+    monkeypatch.setattr(lesson, "amounts", lambda t, alpha_bar: right(t - 1, alpha_bar))
+    torch.manual_seed(0)
+    with pytest.raises(ClaimFailed, match="chain-by-hand"):
+        lesson.show_ways(lesson.Config(tiny=True))
+
+
+def test_without_noise_one_gaussian_keeps_its_shape():
+    """DDIM is deterministic: the noise that is found in x is the noise that is put back."""
+    one = lesson.Mixture(torch.ones(1), torch.tensor([[2.0, -1.0]]), sd=0.0)
+    x = torch.randn(20, 2).double()
+    found = lesson.without_noise(x, one.denoise, lesson.cosine_schedule(7))
+    torch.testing.assert_close(found, one.draw(20))
+    ends = []
+    for steps in (10, 1000):
+        wide = lesson.Mixture(torch.ones(1), torch.zeros(1, 2), sd=0.5)
+        ends.append(lesson.without_noise(x, wide.denoise, lesson.cosine_schedule(steps)) / x)
+    # Exact in the limit: noise of sd 1 becomes data of sd 0.5.
+    assert abs(ends[1].mean().item() - 0.5) < 0.01 < abs(ends[0].mean().item() - 0.5)

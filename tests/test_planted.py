@@ -1,4 +1,5 @@
-"""A model that always answers the same, and windows that know the future, are noticed.
+"""A model that always answers the same, windows that know the future, and masks that leak are
+noticed.
 
 The fault is planted into the text of a real lesson, which is then run tiny: a claim must end it.
 """
@@ -23,6 +24,29 @@ LEAKING = {
     ),
 }
 
+ONES = "torch.ones({0}, {0}, dtype=torch.bool)"
+# the future is seen: by one position, or whole
+MASKS = {
+    "07/01": ("return allowed.tril()", "return allowed.tril(1)"),
+    "07/03": ("causal_mask(length)", ONES.format("length")),
+    "07/05": ("causal_mask(x.shape[1]).to(x.device)", ONES.format("x.shape[1]")),
+    "07/06": (
+        "inputs), memory, memory_mask)",
+        f"inputs), memory, memory_mask, {ONES.format('inputs.shape[1]')})",
+    ),
+    "07/09": ("causal_mask(end)[start:]", ONES.format("end") + "[start:]"),
+    "07/12": ("causal_mask(length)", ONES.format("length")),
+}
+# padding is read as if it were text
+PADDING = {
+    "07/02": ("longer, mask)", "longer)"),
+    "07/04": ("tokens != pad", "tokens == tokens"),
+    "07/05": ("layer(x, memory, mask, memory_mask)", "layer(x, memory, mask)"),
+    "07/06": ("padding_mask(source, self.pad)", "padding_mask(source, -1)"),
+    "07/07": ("encoders.padding_mask(tokens, PAD)", "encoders.padding_mask(tokens, -1)"),
+    "07/12": ("padding_mask(source, self.pad)", "padding_mask(source, -1)"),
+}
+
 
 def planted(number: str, old: str, new: str) -> Job:
     lesson = find_lesson(number)
@@ -40,4 +64,16 @@ def test_a_constant_model_is_caught(engine: Engine, number: str) -> None:
 @pytest.mark.parametrize("number", LEAKING)
 def test_a_leaking_window_is_caught(engine: Engine, number: str) -> None:
     outcome = engine.run(planted(number, *LEAKING[number]))
+    assert outcome.code == 1 and "✗" in outcome.output, outcome
+
+
+@pytest.mark.parametrize("number", MASKS)
+def test_a_leaking_mask_is_caught(engine: Engine, number: str) -> None:
+    outcome = engine.run(planted(number, *MASKS[number]))
+    assert outcome.code == 1 and "✗" in outcome.output, outcome
+
+
+@pytest.mark.parametrize("number", PADDING)
+def test_padding_that_is_read_is_caught(engine: Engine, number: str) -> None:
+    outcome = engine.run(planted(number, *PADDING[number]))
     assert outcome.code == 1 and "✗" in outcome.output, outcome
