@@ -218,7 +218,7 @@ WRONG = [
             path.append(x)
         return path
         """,
-        "straight",
+        "flow-by-hand",
     ),
 ]
 
