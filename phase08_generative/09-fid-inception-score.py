@@ -167,7 +167,6 @@ def show_balls(cfg: Config) -> None:
 
     from sklearn.neighbors import NearestNeighbors
 
-    torch.manual_seed(cfg.seed)
     x = torch.randn(40, 5).double()
     y = 1.5 * torch.randn(60, 5).double() + 0.5
     search = NearestNeighbors(n_neighbors=4).fit(y)
@@ -320,8 +319,9 @@ def draw_table(cfg: Config, sets: dict[str, Tensor], scores: dict) -> None:
         row[0].axis("off")
         plot_images(row[1:], list(pictures[:10, 0].clamp(-1, 1).numpy()))
         words = "    ".join(f"{key} {score:.2f}" for key, score in scores[name].items())
-        title = row[1].set_title(words, fontsize=12, fontweight="normal", loc="left")
-        title.set_in_layout(False)  # or the first column would become as wide
+        # out of the layout, or the first column would become as wide
+        row[1].text(0, 1.1, words, fontsize=12, transform=row[1].transAxes, in_layout=False)
+    figure.get_layout_engine().set(hspace=0.45, rect=(0, 0, 1, 0.97))
     save_figure(figure, cfg.out / "table")
 
 
