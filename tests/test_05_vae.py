@@ -60,15 +60,6 @@ def test_the_posterior_of_the_note():
     assert kl_divergence(prior, posterior).item() == pytest.approx(0.4034, abs=1e-4)
 
 
-def test_the_variances_of_the_note():
-    """4 and 30, by integration over z = 1 + n."""
-    n = Normal(0.0, 1.0).icdf((torch.arange(10**6).double() + 0.5) / 10**6)
-    z = 1 + n
-    for slope, wanted in ((2 * z, 4), (z**2 * n, 30)):
-        assert slope.mean().item() == pytest.approx(2, abs=1e-3)
-        assert slope.var().item() == pytest.approx(wanted, rel=0.01)
-
-
 def test_the_loss_weighs_the_kl_by_beta():
     model = make_model()
     batch = (randn(5, 6), randn(5, 3))
@@ -125,9 +116,15 @@ def test_copies_are_nearer_to_training():
     assert lesson.closer_to_training(train + 0.01, train, held_out) == 1
     assert lesson.closer_to_training(held_out, train, held_out) == 0
     assert abs(lesson.closer_to_training(fresh, train, held_out) - 0.5) < 0.12
-    # More training pictures than held-out ones give no advantage.
-    more = torch.cat([train, fresh])
-    assert lesson.closer_to_training(fresh, more, held_out) < 0.65
+
+
+def test_a_larger_training_set_is_searched_in_full_and_gives_no_advantage():
+    torch.manual_seed(0)
+    train, held_out, fresh = torch.randn(1200, 5), torch.randn(300, 5), torch.randn(2000, 5)
+    assert abs(lesson.closer_to_training(fresh, train, held_out) - 0.5) < 0.08
+    assert lesson.closer_to_training(train[900:], train, held_out) == 1  # copies of the last ones
+    some = torch.cat([train[::4], fresh[:600]])
+    assert lesson.closer_to_training(some, train, held_out) > 0.56  # every third one is a copy
 
 
 def test_gaussian_like_has_mean_and_covariance():
@@ -136,3 +133,36 @@ def test_gaussian_like_has_mean_and_covariance():
     drawn = lesson.gaussian_like(rows, 50_000)
     torch.testing.assert_close(drawn.mean(dim=0), rows.mean(dim=0), atol=0.05, rtol=0)
     torch.testing.assert_close(drawn.T.cov(), rows.T.cov(), atol=0.15, rtol=0)
+
+
+def test_no_direction_is_narrower_than_asked():
+    torch.manual_seed(0)
+    rows = torch.randn(500, 3) * torch.tensor([2.0, 1.0, 0.0])  # the last one is constant
+    cov = lesson.gaussian_of(rows, 0.25).covariance_matrix
+    values = torch.linalg.eigvalsh(cov)
+    torch.testing.assert_close(values[0], torch.tensor(0.25))
+    torch.testing.assert_close(cov[:2, :2], rows.T.cov()[:2, :2], atol=1e-4, rtol=0)
+
+
+def test_a_score_has_the_three_numbers():
+    """With a judge that is one linear layer on the first 84 pixels."""
+    torch.manual_seed(0)
+    x, new = torch.randn(2, 90, 64)
+
+    class Judge(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = torch.nn.Linear(84, 10)
+
+        def forward(self, pictures):
+            flat = pictures.flatten(start_dim=1)[:, :84]
+            return self.output(flat)
+
+    judge = Judge().requires_grad_(False)
+    found, named = lesson.score("new", judge, new, x, new)
+    assert list(found) == ["new", "new_classes", "new_closer"]
+    assert found["new_closer"] == 0
+    assert found["new_classes"] == sum(count >= 90 / 40 for count in named.bincount(minlength=10))
+    same, _ = lesson.score("same", judge, x, x, new)
+    assert abs(same["same"]) < 1e-4 < found["new"]
+    assert same["same_closer"] == 1

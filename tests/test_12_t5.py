@@ -8,6 +8,7 @@ from torch import nn
 
 from common.data import tasks
 from common.data.sequences import END, FIRST, PAD, START
+from common.errors import ClaimFailed
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase07_transformer/12-t5")
@@ -234,3 +235,33 @@ def test_right_counts_each_task_apart():
 
     source, target = tasks.four_tasks(CONFIG, 40, seed=5)
     assert lesson.right(Echo(), source, target).tolist() == [1, 1, 0, 0]
+
+
+def test_padding_changes_no_logits():
+    model = small()
+    source = torch.randint(FIRST, 50, (2, 9))
+    source[0, 6:] = PAD
+    inputs = torch.randint(FIRST, 50, (2, 5))
+    longer = nn.functional.pad(source, (0, 30), value=PAD)
+    torch.testing.assert_close(model(longer, inputs), model(source, inputs))
+
+
+def test_spans_that_are_not_random_are_noticed(monkeypatch):
+    """Such a solution has the right lengths, and gives back every text."""
+
+    def always_the_same(total, parts, generator):
+        return torch.tensor([1] * (parts - 1) + [total - parts + 1])
+
+    monkeypatch.setattr(lesson, "random_parts", always_the_same)
+    with pytest.raises(ClaimFailed, match="random"):
+        lesson.show_spans(CONFIG)
+
+
+def test_the_commonest_answers_of_the_run():
+    """The baseline row: its share of each task's 500 texts, counted in another way."""
+    _, target = tasks.four_tasks(CONFIG, 2000, seed=1)
+    shares = []
+    for n in range(4):
+        answers = [tasks.to_text(row) for row in target[n::4]]
+        shares.append(max(answers.count(answer) for answer in set(answers)) / 500)
+    assert 0.5 < shares[3] < 0.62 and shares[2] < 0.16 and max(shares[:2]) < 0.02
