@@ -2,16 +2,16 @@
 扩散模型实现：从噪声中生成数字
 
 You will be able to answer
-    1. Which network removes noise?    show_unet      first, written-out
-    2. What is it trained for?         show_loss      known, dropped, average, overfits, moves
-    3. How do you ask for a digit?     show_guidance  guided, denoised
-    4. Why do 20 steps suffice?        show_ddim      same-noise
-    5. Are these digits?               show_digits    judge, fell, ddim, asked, better, narrower
-Predict   asked_1: of pictures sampled with a label, without guidance: what share shows the digit?
-Run       python phase08_generative/07-diffusion-implementation.py           about a minute
-Needs     phase08_generative/01-gan-basics, phase08_generative/06-diffusion-theory
+    1. What predicts ε?  show_unet    first, written-out
+    2. Which loss?       show_loss    known, dropped, overfits
+    3. How to sample?    show_sample  guided, denoised, same-noise
+    4. Are they digits?  show_digits  judge, fell, ddim, ema, asked, better, spread, copies, caught
+Predict   ddim_asked: pictures are sampled with a label, no guidance. What share shows the digit?
+Run       python phase08_generative/07-diffusion-implementation.py           about 50 s
+Needs     phase08_generative/01-gan-basics, phase08_generative/05-vae,
+          phase08_generative/06-diffusion-theory
 Reference -
-Learns    overfits, moves
+Learns    overfits
 Notation  B batch  C channels  H W picture  T steps  x_0 picture  ε noise  x = a x_0 + b ε
 """
 
@@ -28,11 +28,13 @@ from common.checks import check, check_close, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.images import load_images
 from common.data.tensors import to_tensors
+from common.errors import LessonError
 from common.figures import new_figure, plot_images, save_figure
 from common.lessons import load_lesson
 
 gan = load_lesson("phase08_generative/01-gan-basics")
 theory = load_lesson("phase08_generative/06-diffusion-theory")
+vae = load_lesson("phase08_generative/05-vae")
 NO_LABEL = 10  # stands for "any digit"
 
 
@@ -40,9 +42,11 @@ NO_LABEL = 10  # stands for "any digit"
 class Config(LessonConfig):
     threads = 1
     data: str = param("digits", "data set", choices=("digits",))
-    width: int = param(24, "channels at full size, a multiple of 8", tiny=8)
+    width: int = param(24, "channels at full size, a multiple of 8", tiny=8, low=8)
     noise_steps: int = param(100, "steps T of the chain", tiny=10, low=10)
-    steps: int = param(800, "training steps of 64 pictures", tiny=5)
+    ddim_steps: int = param(20, "steps of DDIM, at most noise_steps", tiny=2)
+    guidance: float = param(2.0, "strength w of guidance; 1 is none")
+    steps: int = param(600, "training steps of 64 pictures", tiny=5)
     judge_epochs: int = param(30, "passes of the judge over the pictures", tiny=1)
     samples: int = param(300, "pictures of each kind that are judged", tiny=20, low=20)
 
@@ -67,7 +71,7 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noisy pictures x = a x_0 + b ε (B, 1, H, W), angles, labels (B,) -> the noise ε in them.
+    """Noisy pictures x = a x_0 + b ε (B, 1, H, W), angles, labels (B,) -> ε, predicted.
 
     a is the cosine of the angle, b its sine: 0 is a clean picture, π/2 pure noise.
     """
@@ -83,13 +87,13 @@ class UNet(nn.Module):
         self.merge = Block(3 * width, width, 4 * width)
         self.norm = nn.GroupNorm(8, width)
         self.exit = nn.Conv2d(width, 1, 3, padding=1, bias=False)
-        nn.init.zeros_(self.exit.weight)  # so that training starts with "no noise"
+        nn.init.zeros_(self.exit.weight)  # training starts with the prediction 0
 
     def context(self, angle: Tensor, label: Tensor) -> Tensor:
         """What each block is told about a picture, (B, 4C)."""
-        # One number becomes many that change at different paces (as positions in 7.3).
-        paces = torch.arange(self.angles.in_features, device=angle.device)
-        waves = torch.cos(angle[:, None] * paces)  # (B, C)
+        # One number becomes many, at different frequencies (as positions in 7.3).
+        frequencies = torch.arange(self.angles.in_features, device=angle.device)
+        waves = torch.cos(angle[:, None] * frequencies)  # (B, C)
         return F.silu(self.angles(waves) + self.labels(label))
 
     def forward(self, x: Tensor, angle: Tensor, label: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class UNet(nn.Module):
         y = self.coarse1(F.avg_pool2d(fine, 2), context)  # (B, 2C, H/2, W/2)
         y = self.coarse2(y, context)
 
-        # Up again, beside what was known at full size: the coarse maps have lost the edges.
+        # Up again, beside the maps at full size: the coarse ones have lost the edges.
         y = F.interpolate(y, scale_factor=2)
         y = self.merge(torch.cat([y, fine], dim=1), context)
         # end practice
@@ -114,7 +118,7 @@ def show_unet(cfg: Config) -> None:
     x = torch.randn(5, 1, 8, 8).double()
     angle = torch.linspace(0.1, 1.5, 5).double()
     label = torch.arange(5)
-    check_close("first", "untrained it says: no noise", model(x, angle, label), 0 * x)
+    check_close("first", "untrained it predicts 0", model(x, angle, label), 0 * x)
 
     nn.init.normal_(model.exit.weight)
     context = model.context(angle, label)
@@ -124,8 +128,8 @@ def show_unet(cfg: Config) -> None:
     large = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     y = model.merge(torch.cat([large, fine], dim=1), context)
     wanted = model.exit(F.silu(model.norm(y)))
-    found = model(x, angle, label)
-    check_close("written-out", "means of 2x2 go down, come up beside the fine maps", found, wanted)
+    text = "means of 2x2 go down, come up beside the fine maps"
+    check_close("written-out", text, model(x, angle, label), wanted)
 
 
 def diffusion_loss(model: nn.Module, x_0: Tensor, label: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ def diffusion_loss(model: nn.Module, x_0: Tensor, label: Tensor, alpha_bar: Tens
     noise = torch.randn_like(x_0)
     x = theory.diffuse(x_0, t, alpha_bar, noise)
 
-    # Now and then without a label: so the same network also learns what any digit looks like.
+    # Sometimes without a label: the same network then also learns to predict for any digit.
     hidden = torch.rand(len(x_0)) < 0.15
     label = torch.where(hidden, NO_LABEL, label)
     predicted = model(x, torch.atan2(b, a).flatten(), label)
@@ -146,9 +150,9 @@ def diffusion_loss(model: nn.Module, x_0: Tensor, label: Tensor, alpha_bar: Tens
 
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the average's weights a bit towards the model's (exponential moving average)."""
-    for ours, theirs in zip(average.parameters(), model.parameters()):
-        ours.lerp_(theirs, 1 - decay)
+    """Move the average's weights a bit towards the model's (exponential moving average, EMA)."""
+    for old, new in zip(average.parameters(), model.parameters()):
+        old.lerp_(new, 1 - decay)
 
 
 def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
@@ -158,13 +162,8 @@ def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
     loss = diffusion_loss(knowing(x_0), x_0, torch.zeros(64).long(), alpha_bar)
     check_close("known", "a model that knows x_0 has the loss 0", loss, 0 * loss, atol=1e-12)
     loss = diffusion_loss(naming, torch.zeros(40_000, 1, 1, 1), torch.full((40_000,), 3), alpha_bar)
-    text = "one that says its label: 1 + 0.85 · 3² + 0.15 · 10² = 23.65, by chance {}"
+    text = "one that outputs its label: 1 + 0.85 · 3² + 0.15 · 10² = 23.65, by chance {}"
     check("dropped", text, loss, above=22.95, below=24.35)
-    ours, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
-    wanted = 0.9**3 * ours.weight + (1 - 0.9**3) * theirs.weight
-    for _ in range(3):
-        follow(ours, theirs, decay=0.9)
-    check_close("average", "three steps leave 0.9³ of the old weights", ours.weight, wanted)
 
     def again(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         torch.manual_seed(cfg.seed)  # the same steps and noise each time
@@ -173,14 +172,13 @@ def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
     model = UNet(8)
     batch = (pictures[:8], labels[:8])
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
-    overfits("overfits", "8 pictures by heart: loss {}", model, batch, again, adam, steps=40)
-    said = model(pictures[:1].expand(10, -1, -1, -1), torch.full((10,), 0.8), torch.arange(10))
-    moved = said.std(dim=0).mean().item()
-    check("moves", "asked for ten digits, its answers differ by {}", moved, above=0.01)
+    overfits("overfits", "8 pictures by heart: loss {}", model, batch, again, adam, steps=25)
 
 
 def guided_noise(model: nn.Module, x: Tensor, angle: Tensor, label: Tensor, w: float) -> Tensor:
-    """Classifier-free guidance: beyond what the label alone says, if w > 1."""
+    """Classifier-free guidance: if w > 1, beyond the prediction with the label. (B, 1, H, W)"""
+    if not w >= 0:
+        raise LessonError(f"the guidance w is {w}; it must be 0 or more. 1 is none, 2 is usual.")
     # practice: Guidance
     asked = model(x, angle, label)
     if w == 1:
@@ -207,24 +205,15 @@ def make_denoiser(model: nn.Module, label: Tensor, w: float) -> Callable:
     return denoise
 
 
-def show_guidance(cfg: Config) -> None:
-    print("\n[3] Guidance: the difference that the label makes, taken w times")
-    three = torch.tensor([3])
-    x = three[None, None, None]
-    found = [guided_noise(naming, x, three, three, w).item() for w in (0, 1, 2)]
-    check_close("guided", "w = 0, 1, 2: 10, 3, and 10 + 2 · (3 - 10)", found, [10.0, 3.0, -4.0])
-    x_0, noise = torch.randn(2, 20, 1, 8, 8).double()
-    a, b = theory.amounts(30, theory.linear_schedule(100))
-    found = make_denoiser(knowing(x_0), torch.zeros(20), 1)(a * x_0 + b * noise, a, b)
-    check_close("denoised", "the right noise leads to x_0, cut off", found, x_0.clamp(-1, 1))
-
-
 def ddim(x: Tensor, denoise: Callable, alpha_bar: Tensor, count: int) -> list[Tensor]:
-    """DDIM (Song et al. 2021): from noise to picture in `count` jumps, with no new noise."""
+    """DDIM (Song et al. 2021): from noise to picture in `count` steps, with no new noise."""
+    last = len(alpha_bar) - 1
+    if not 1 <= count <= last:
+        raise LessonError(f"DDIM takes 1 to {last} steps through a chain of {last}, not {count}.")
     # practice: Jump back
-    places = torch.linspace(len(alpha_bar) - 1, 0, count + 1).round().long().tolist()
     path = [x]
-    for t, earlier in pairwise(places):
+    timesteps = torch.linspace(last, 0, count + 1).round().long().tolist()
+    for t, earlier in pairwise(timesteps):
         a, b = theory.amounts(t, alpha_bar)
         x_0 = denoise(x, a, b)
         noise = (x - a * x_0) / b
@@ -236,14 +225,23 @@ def ddim(x: Tensor, denoise: Callable, alpha_bar: Tensor, count: int) -> list[Te
     # end practice
 
 
-def show_ddim(cfg: Config) -> None:
-    print("\n[4] DDIM: if x_0 is guessed, so is the noise; keep both and jump")
+def show_sample(cfg: Config) -> None:
+    print("\n[3] Guidance takes the label's difference w times; DDIM keeps x_0 and ε, and jumps")
+    three = torch.tensor([3])
+    x = torch.zeros(1, 1, 1, 1)
+    found = [guided_noise(naming, x, three, three, w).item() for w in (0, 1, 2)]
+    check_close("guided", "w = 0, 1, 2: 10, 3, and 10 + 2 · (3 - 10)", found, [10.0, 3.0, -4.0])
     alpha_bar = theory.linear_schedule(100)
-    x_0, noise = torch.rand(2, 5, 1, 8, 8).double()
-    denoise = make_denoiser(knowing(x_0), torch.zeros(5), w=1)
+    x_0, noise = torch.randn(2, 20, 1, 8, 8).double()
+    x = theory.diffuse(x_0, 30, alpha_bar, noise)
+    found = make_denoiser(knowing(x_0), torch.zeros(20), 1)(x, *theory.amounts(30, alpha_bar))
+    check_close("denoised", "the right noise leads to x_0, clipped", found, x_0.clamp(-1, 1))
+    x_0 = x_0.clamp(-1, 1)
+    denoise = make_denoiser(knowing(x_0), torch.zeros(20), 1)
     path = ddim(theory.diffuse(x_0, 100, alpha_bar, noise), denoise, alpha_bar, count=20)
     wanted = [theory.diffuse(x_0, t, alpha_bar, noise) for t in range(100, -1, -5)]
     check_close("same-noise", "same x_0 and ε all along", torch.stack(path), torch.stack(wanted))
+    ddim(noise, denoise, theory.linear_schedule(cfg.noise_steps), cfg.ddim_steps)  # fails early
 
 
 def train(cfg: Config, pictures: Tensor, labels: Tensor) -> tuple[nn.Module, nn.Module]:
@@ -252,54 +250,57 @@ def train(cfg: Config, pictures: Tensor, labels: Tensor) -> tuple[nn.Module, nn.
     model = UNet(cfg.width)
     average = copy.deepcopy(model)
     alpha_bar = theory.linear_schedule(cfg.noise_steps).float()
-    adam = torch.optim.Adam(model.parameters(), lr=2e-3)
-    falling = torch.optim.lr_scheduler.LinearLR(adam, 1, 0.05, total_iters=cfg.steps)
+    adam = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)  # one call for all
     for step in range(cfg.steps):
         chosen = torch.randint(len(pictures), (64,))
         loss = diffusion_loss(model, pictures[chosen], labels[chosen], alpha_bar)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        falling.step()
         follow(average, model, decay=min(0.99, step / (step + 10)))  # at first, a short memory
     return model, average
 
 
-def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, list]:
-    print(f"\n[5] {cfg.samples} digits of each kind, and the judge of 8.1")
+def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, dict]:
+    print("\n[4] Distance to training digits; digits found; share nearer to training than to new")
     model, average = train(cfg, *train_set)
     judge, accuracy = gan.train_judge(train_set, test_set, cfg.judge_epochs, cfg.seed)
     expect("judge", "the judge is right about {} of new digits", accuracy, at_least=0.97)
-
     label = torch.arange(cfg.samples) % 10
-    start = torch.randn(cfg.samples, *train_set[0].shape[1:])
+    start = torch.randn(cfg.samples, 1, 8, 8)
     alpha_bar = theory.linear_schedule(cfg.noise_steps)
-    jumps = cfg.noise_steps // 5
     chain = theory.reverse_chain(start, make_denoiser(average, label, 1), alpha_bar)
-    paths = {"ddpm": chain, "raw": ddim(start, make_denoiser(model, label, 1), alpha_bar, jumps)}
-    for w in (1, 2, 4):
-        paths[f"{w}"] = ddim(start, make_denoiser(average, label, w), alpha_bar, jumps)
-    sets = {name: path[-1] for name, path in paths.items()}
-    sets |= {"noise": start, "new": test_set[0][: cfg.samples]}
-
-    reference = gan.features(judge, train_set[0])
+    paths = {"noise": [start], "ddpm": chain}
+    kinds = {"no_average": (model, 1), "ddim": (average, 1)}
+    kinds |= {"guided": (average, cfg.guidance), "strong": (average, 2 * cfg.guidance)}
+    for name, (network, w) in kinds.items():
+        paths[name] = ddim(start, make_denoiser(network, label, w), alpha_bar, cfg.ddim_steps)
+    sets = {name: (path[-1], label) for name, path in paths.items()}
+    sets["new"] = tuple(part[: cfg.samples] for part in test_set)
+    known, known_label = (part[: cfg.samples] for part in train_set)
+    sets["copies"] = (known + 0.1 * torch.randn_like(known), known_label)
     found = {"judge": accuracy}
-    for name, each in sets.items():
-        distance = gan.frechet_distance(gan.features(judge, each), reference)
-        asked = test_set[1][: cfg.samples] if name == "new" else label
-        right = judge(gan.for_judge(each)).argmax(dim=1) == asked
-        share = right.double().mean().item()
-        found |= {f"distance_{name}": distance, f"asked_{name}": share}
-        print(f"  {name:<9} distance {distance:6.2f}, as asked {share:.3f}")
-    ratio = found["distance_ddpm"] / found["distance_noise"]
+    for name, (pictures, label) in sets.items():
+        rows = [each.flatten(start_dim=1) for each in (pictures, train_set[0], test_set[0])]
+        scores, named = vae.score(name, judge, *rows)
+        asked = (named == label).double().mean().item()
+        means = torch.stack([pictures[label == digit].mean(dim=0) for digit in range(10)])
+        variance = (pictures - means[label]).square().mean().item()
+        found |= {**scores, f"{name}_asked": asked, f"{name}_variance": variance}
+        print(f"  {'':13}   as asked {asked:.3f}, variance within a digit {variance:.3f}")
+    ratio = found["ddpm"] / found["noise"]
     expect("fell", "DDPM is {} times as far from the data as noise", ratio, at_most=0.1)
-    ratio = found["distance_1"] / found["distance_ddpm"]
-    expect("ddim", "DDIM in 20 steps: {} times as far as DDPM in 100", ratio, at_most=2)
-    expect("asked", "with w = 2 a share of {} is as asked", found["asked_2"], at_least=0.9)
-    gain = found["asked_2"] - found["asked_1"]
-    expect("better", "that is {} more than with w = 1", gain, above=0)
-    ratio = found["distance_4"] / found["distance_1"]
-    expect("narrower", "but w = 4 is {} times as far from the data as w = 1", ratio, at_least=1.3)
+    ratio = found["ddim"] / found["ddpm"]
+    expect("ddim", "DDIM, in fewer steps, is {} times as far as DDPM", ratio, at_most=2)
+    ratio = found["no_average"] / found["ddim"]
+    expect("ema", "without the average of the weights {} times as far", ratio, at_least=1)
+    share = found["guided_asked"]
+    expect("asked", f"with w = {cfg.guidance:g} a share of {{}} is as asked", share, at_least=0.9)
+    expect("better", "that is {} more than with w = 1", share - found["ddim_asked"], above=0)
+    ratio = found["strong_variance"] / found["ddim_variance"]
+    expect("spread", "twice that w leaves {} of the variance of w = 1", ratio, at_most=0.75)
+    expect("copies", "nearer to training than to new: {}", found["guided_closer"], at_most=0.75)
+    check("caught", "of planted copies it is {}", found["copies_closer"], at_least=0.95)
     return found, paths
 
 
@@ -317,19 +318,19 @@ def knowing(x_0: Tensor) -> Callable:
 
 
 def naming(x: Tensor, angle: Tensor, label: Tensor) -> Tensor:
-    """In place of a network: it says the number of its label at all pixels."""
+    """In place of a network: it outputs the number of its label at all pixels."""
     return label[:, None, None, None].expand_as(x).float()
 
 
-def draw_digits(cfg: Config, paths: dict[str, list[Tensor]], real: Tensor) -> None:
-    figure, axes = new_figure(6, 10, size=(9, 6))
+def draw_digits(cfg: Config, paths: dict[str, list[Tensor]], real: Tensor, label: Tensor) -> None:
     stages = torch.linspace(0, len(paths["ddpm"]) - 1, 10).long()
-    rows = [paths["ddpm"][stage][3] for stage in stages]  # ten of (1, 8, 8)
-    rows += [paths[name][-1][:10, 0] for name in ("ddpm", "1", "2", "4")]
-    plot_images(axes, torch.cat([*rows, real[:10, 0]]).clamp(-1, 1))
-    names = ("DDPM, from noise to a 3", "DDPM", "DDIM, w = 1", "DDIM, w = 2", "DDIM, w = 4", "real")
-    for row, name in zip(axes, names):
-        row[0].set_title(name, fontsize=10, loc="left")
+    rows = [torch.cat([paths["ddpm"][stage][3] for stage in stages])]  # of (10, 8, 8)
+    rows += [paths[name][-1][:10, 0] for name in ("ddpm", "ddim", "guided", "strong")]
+    rows += [torch.cat([real[label == digit][0] for digit in range(10)])]
+    # Each row becomes one picture, (8, 100): white columns between the digits.
+    strips = [F.pad(row.clamp(-1, 1), (1, 1), value=-1).movedim(0, 1).flatten(1) for row in rows]
+    figure, axes = new_figure(6, 1, size=(9, 6.5))
+    plot_images(axes, strips, ("from noise to a 3", "DDPM", "DDIM", "guided", "strong", "real"))
     save_figure(figure, cfg.out / "digits")
 
 
@@ -339,10 +340,9 @@ def run(cfg: Config) -> dict[str, float]:
     test_set = to_tensors(*data.test(), data.brightest)
     show_unet(cfg)
     show_loss(cfg, *train_set)
-    show_guidance(cfg)
-    show_ddim(cfg)
+    show_sample(cfg)
     found, paths = show_digits(cfg, train_set, test_set)
-    draw_digits(cfg, paths, train_set[0])
+    draw_digits(cfg, paths, *train_set)
     return found
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.config import execute
+from common.errors import LessonError
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase08_generative/07-diffusion-implementation")
@@ -156,6 +158,37 @@ def test_ddim_of_the_exact_denoiser_brings_a_mixture_back():
     assert theory.sliced_distance(jumped, real) < 0.05
 
 
+@pytest.mark.parametrize("count", [0, -1, 41])
+def test_too_few_or_too_many_steps_of_ddim_are_refused(count):
+    with pytest.raises(LessonError, match=f"DDIM takes 1 to 40 steps .*, not {count}"):
+        lesson.ddim(randn(3, 1, 8, 8), None, theory.linear_schedule(40), count)
+
+
+@pytest.mark.parametrize("w", [-0.5, math.nan])
+def test_a_guidance_below_0_is_refused(w):
+    with pytest.raises(LessonError, match="must be 0 or more"):
+        lesson.guided_noise(make_unet(), randn(1, 1, 8, 8), None, torch.tensor([3]), w)
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--ddim-steps", "11"], "DDIM takes 1 to 10 steps through a chain of 10, not 11."),
+        (["--ddim-steps", "0"], "must be 1 or more, got 0"),
+        (["--guidance", "-1"], "must be 0 or more, got -1"),
+        (["--noise-steps", "3"], "must be 10 or more, got 3"),
+    ],
+)
+def test_flags_out_of_range_stop_before_the_training(flags, sentence, tmp_path, capsys):
+    argv = ["--tiny", "--out", str(tmp_path), *flags]
+    try:
+        code = execute(lesson.run, lesson.Config, lesson.__doc__, argv)
+    except SystemExit as stopped:  # argparse
+        code = stopped.code
+    shown = capsys.readouterr()
+    assert code and sentence in shown.err and "[4]" not in shown.out
+
+
 def test_ddim_draws_nothing():
     x = randn(3, 1, 8, 8)
     alpha_bar = theory.linear_schedule(40)
@@ -175,7 +208,7 @@ def test_the_exercises_and_the_examples():
     assert math.isclose(1 + 0.85 * 3**2 + 0.15 * 10**2, 23.65)
     assert math.isclose(0.2 + 3 * 0.3, 1.1)
     assert round(math.log(0.5) / math.log(0.99)) == 69
-    assert round(0.999**800, 2) == 0.45
+    assert round(0.999**600, 2) == 0.55
     x_0 = (1 - 0.8 * 0.5) / 0.6
     assert (x_0, 0.8 * x_0 + 0.6 * 0.5) == pytest.approx((1, 1.1))
 
