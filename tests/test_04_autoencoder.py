@@ -150,3 +150,16 @@ def test_the_sparse_loss_is_error_plus_penalty():
     code = (x @ model.encoder[0].weight.T + model.encoder[0].bias).clamp(min=0)
     wanted = lesson.reconstruction_loss(model, (x, target)) + 0.7 * code.sum() / 4
     torch.testing.assert_close(lesson.sparse_loss(model, (x, target), strength=0.7), wanted)
+
+
+def test_what_is_read_is_the_picture_and_the_noise():
+    """The model sees both: far from 0, and nowhere by the same amount."""
+    seen = []
+
+    def model(noisy):
+        seen.append(noisy)
+        return noisy
+
+    lesson.denoising_loss(model, (torch.full((200, 50), 7.0), torch.zeros(200, 50)))
+    assert seen[0].mean().item() == pytest.approx(7, abs=0.03)
+    assert seen[0].std().item() == pytest.approx(lesson.NOISE, rel=0.05)

@@ -1,0 +1,350 @@
+"""8.10 StyleGAN: one style for each layer
+StyleGAN：每一层都有自己的风格
+
+You will be able to answer
+    1. How does a style enter a layer?    show_conv      by-hand, per-sample, shared, unit
+    2. What does one style change?        show_styles    untouched
+    3. Can both players learn?            show_training  fools, told
+    4. Are these digits?                  show_digits    spread, fell, covers, copies, less
+    5. Which layers decide the digit?     show_mixing    last, third
+Predict   first_2: two of four layers take their style from A. In which share is A's digit seen?
+Run       python phase08_generative/10-stylegan.py                          about a minute
+Needs     phase07_transformer/01-self-attention, phase08_generative/01-gan-basics,
+          phase08_generative/03-wgan, phase08_generative/05-vae,
+          phase08_generative/07-diffusion-implementation
+Reference -
+Learns    told, fools
+Notation  B batch  C channels  H W picture  D width  L layers  z noise  w style  ψ truncation
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from common.checks import check, check_close, expect
+from common.config import LessonConfig, main, param
+from common.data.images import load_images
+from common.data.tensors import to_tensors
+from common.figures import new_figure, plot_images, save_figure
+from common.lessons import load_lesson
+
+with_gradients = load_lesson("phase07_transformer/01-self-attention").with_gradients
+gan = load_lesson("phase08_generative/01-gan-basics")
+wgan = load_lesson("phase08_generative/03-wgan")
+closer_to_training = load_lesson("phase08_generative/05-vae").closer_to_training
+follow = load_lesson("phase08_generative/07-diffusion-implementation").follow
+
+LAYERS = 4  # for maps of 4, 8, 16 and 32 pixels on each side
+STYLE = 32  # D, numbers in z and in w
+
+
+@dataclass
+class Config(LessonConfig):
+    threads = 1
+    data: str = param("mnist-5k", "data set", tiny="digits", choices=("mnist-5k", "digits"))
+    width: int = param(64, "channels of the first two layers, a multiple of 8", tiny=16, low=8)
+    steps: int = param(400, "training steps of 32 pictures", tiny=2)
+    judge_epochs: int = param(6, "passes of the judge over the pictures", tiny=1)
+
+
+def grouped_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    """x (B, C, H, W), weight (outputs, C, k, k), style (B, C) -> (B, outputs, H, W)"""
+    # practice: Filters for each picture
+    filters = weight * style[:, None, :, None, None]  # (B, outputs, C, k, k): modulated
+
+    # Each filter gets the length 1, so that large styles make no large maps: demodulated.
+    length = (filters.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).sqrt()
+    filters = (filters / length).flatten(0, 1)  # (B · outputs, C, k, k)
+
+    # One call for all: the batch becomes channels, with a group for each picture.
+    stacked = x.flatten(0, 1)[None]  # (1, B · C, H, W)
+    y = F.conv2d(stacked, filters, padding=weight.shape[2] // 2, groups=len(x))
+    return y.unflatten(1, (len(x), -1))[0]
+    # end practice
+
+
+def modulated_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    """The same with one set of filters for all pictures."""
+    # practice: One set of filters
+    # Instead of what a filter has for channel c, multiply channel c itself.
+    y = F.conv2d(x * style[:, :, None, None], weight, padding=weight.shape[2] // 2)
+
+    # The modulated filters' lengths, without making them.
+    squares = weight.square().sum(dim=(2, 3))  # (outputs, C)
+    length = (style.square() @ squares.T + 1e-8).sqrt()  # (B, outputs)
+    return y / length[:, :, None, None]
+    # end practice
+
+
+def show_conv(cfg: Config) -> None:
+    print("\n[1] A style multiplies a filter's channels; then the filter's length becomes 1")
+    weight = torch.tensor([1.0, 2])[None, :, None, None]  # the filter; the pixel is the same
+    styles = torch.tensor([[3, 2], [30, 20], [4, 1.5]])
+    found = grouped_conv(weight.expand(3, -1, -1, -1), weight, styles)
+    text = "filter (1, 2), styles (3, 2), (30, 20), (4, 1.5): on the pixel (1, 2) 2.2, 2.2, 2"
+    check_close("by-hand", text, found.flatten(), [2.2, 2.2, 2.0])
+
+    x = torch.randn(3, 4, 6, 7).double().requires_grad_()
+    weight = torch.randn(5, 4, 3, 3).double().requires_grad_()
+    style = (1 + torch.rand(3, 4)).double().requires_grad_()
+    wanted = with_gradients(one_by_one(x, weight, style), x, weight, style)
+    for id, conv in (("per-sample", grouped_conv), ("shared", modulated_conv)):
+        found = with_gradients(conv(x, weight, style), x, weight, style)
+        check_close(id, f"{conv.__name__}: as picture by picture, gradients too", found, wanted)
+
+    x = torch.randn(8, 16, 40, 40)
+    style = torch.logspace(-1, 1, 8)[:, None] * (1 + torch.randn(8, 16))  # small to large
+    weight = torch.randn(10, 16, 3, 3) / 12  # 12² inputs
+    sd = modulated_conv(x, weight, style)[:, :, 1:-1, 1:-1].std(dim=(1, 2, 3))
+    text = "styles from small to large, demodulated: each picture's sd is 1, off by at most {}"
+    check("unit", text, (sd - 1).abs().max(), at_most=0.05)
+
+
+class StyledLayer(nn.Module):
+    """x (B, inputs, H, W) and the layer's style w (B, D) -> (B, outputs, H, W)"""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.style = nn.Linear(STYLE, inputs)
+        nn.init.ones_(self.style.bias)  # around 1: at first little is changed
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.strength = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(torch.zeros(outputs, 1, 1))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        y = modulated_conv(x, self.weight, self.style(w))
+        noise = torch.randn(len(y), 1, *y.shape[2:]).to(y)  # for each pixel, all channels alike
+        return F.leaky_relu(y + self.strength * noise + self.bias, 0.2)
+
+
+def mix(ours: Tensor, theirs: Tensor, start: Tensor | int) -> Tensor:
+    """A style for each layer: ours before layer `start`, theirs from it on. (B, D) -> (L, B, D)"""
+    # practice: Mix two styles
+    layer = torch.arange(LAYERS)[:, None]
+    swapped = layer >= start  # (L, B), or (L, 1) if all pictures have the same start
+    return torch.where(swapped[:, :, None], theirs, ours)
+    # end practice
+
+
+class AtScale(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * (2 / weight[0].numel()) ** 0.5
+
+
+def equalised(model: nn.Module) -> nn.Module:
+    """Weights are stored with the sd 1, and He's scale √(2 / inputs) comes in at each use."""
+    for layer in list(model.modules()):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight)
+            register_parametrization(layer, "weight", AtScale())
+    return model
+
+
+class Generator(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.mapping = gan.mlp(STYLE, STYLE, width=64)
+        self.start = nn.Parameter(torch.randn(1, width, 4, 4))  # all pictures begin alike
+        sizes = (width, width, width // 2, width // 4, width // 8)
+        self.layers = nn.ModuleList(StyledLayer(*pair) for pair in pairwise(sizes))
+        self.to_picture = nn.Conv2d(sizes[-1], 1, 1)
+        equalised(self)
+
+    def styles(self, z: Tensor) -> Tensor:
+        return self.mapping(z / z.square().mean(dim=1, keepdim=True).sqrt())
+
+    def synthesis(self, styles: Tensor) -> list[Tensor]:
+        """A style for each layer (L, B, D) -> each layer's maps, and at last the pictures."""
+        # practice: From the styles to the picture
+        x = self.start.expand(styles.shape[1], -1, -1, -1)
+        maps = []
+        for number, layer in enumerate(self.layers):
+            if number > 0:
+                x = F.interpolate(x, scale_factor=2)
+            x = layer(x, styles[number])
+            maps.append(x)
+        return [*maps, self.to_picture(x).tanh()]
+        # end practice
+
+    def truncated(self, w: Tensor, psi: float) -> Tensor:
+        mean = self.styles(torch.randn(5000, STYLE)).mean(dim=0)
+        return mean + psi * (w - mean)
+
+    def picture(self, w: Tensor) -> Tensor:
+        return self.synthesis(w.expand(LAYERS, -1, -1))[-1]
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = self.styles(z)
+        start = torch.randint(1, 2 * LAYERS, (len(z),))  # from L on: nothing is mixed
+        return self.synthesis(mix(w, w.flip(0), start))[-1]
+
+
+@torch.no_grad()
+def show_styles(cfg: Config) -> None:
+    print("\n[2] Four layers, and a style for each")
+    model = Generator(16).double()
+    for each in model.parameters():
+        each += 0.3 * torch.randn_like(each)  # some begin with 0, which would hide mistakes
+    ours, theirs = model.styles(torch.randn(6, STYLE).double()).chunk(2)
+    torch.manual_seed(cfg.seed)
+    alone = model.synthesis(mix(ours, theirs, LAYERS))
+    first = []
+    for start in range(LAYERS):
+        torch.manual_seed(cfg.seed)  # the same noise
+        pairs = zip(alone, model.synthesis(mix(ours, theirs, start)))
+        first.append([torch.equal(*pair) for pair in pairs].index(False))
+    check_close("untouched", "swapped from layer k on: map k changes first", first, [0, 1, 2, 3])
+
+
+def train(cfg: Config, real: Tensor) -> Generator:
+    """The average of the generator's weights over about the last 100 steps (8.7)."""
+    torch.manual_seed(cfg.seed)
+    players = Generator(cfg.width), make_discriminator(16)
+    average = Generator(cfg.width)  # the first step makes it equal
+    adams = [adam_for(each, 2e-3) for each in players]
+    for step in range(cfg.steps):
+        batch = real[torch.randint(len(real), (32,))]
+        gan.gan_step(*players, batch, torch.randn(32, STYLE), *adams)
+        # R1 (Mescheder et al. 2018): where the data lie, D shall be flat. Seldom is enough.
+        if step % 4 == 0:
+            wgan.descend(adams[1], 2.0 * wgan.slopes(players[1], batch).square().mean())
+        follow(average, players[0], decay=min(0.99, step / (step + 10)))
+    return average
+
+
+def show_training(cfg: Config, real: Tensor) -> None:
+    print("\n[3] Each player by itself, on eight digits")
+    noise = torch.randn(8, STYLE)
+    for id, rates in (("fools", (0.02, 0.0)), ("told", (0.0, 0.01))):
+        players = Generator(8), make_discriminator(8)
+        adams = [adam_for(*pair) for pair in zip(players, rates)]
+        losses = [gan.gan_step(*players, real[:8], noise, *adams) for _ in range(30)]
+        who, loss = ("D", losses[-1][0]) if id == "told" else ("G", losses[-1][1])
+        check(id, f"the other one frozen, {who}'s loss falls to {{}}", loss, below=0.2)
+
+
+@torch.no_grad()
+def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor) -> dict:
+    n = len(new)
+    print(f"\n[4] {n} pictures of a kind: distance, digits, sure, variance, nearer to training")
+    w = model.styles(torch.randn(n, STYLE))
+    near = {psi: model.truncated(w, psi) for psi in (1, 0.7, 0.4)}
+    text = "truncated, ψ = 0.4: the sd of each number in w is 0.4 of what it was"
+    check_close("spread", text, near[0.4].std(dim=0), 0.4 * w.std(dim=0))
+    mean = real.mean(dim=0)
+    amounts = torch.randn(n, len(real)) / len(real) ** 0.5  # random sums: the same covariance
+    sets = {"new": new, "gaussian": mean + torch.tensordot(amounts, real - mean, dims=1)}
+    sets["untrained"] = Generator(cfg.width)(w)
+    sets |= {f"psi_{psi}": model.picture(each) for psi, each in near.items()}
+    found = {}
+    for name, pictures in sets.items():
+        features = gan.features(judge, pictures)
+        shares = judge(gan.for_judge(pictures)).softmax(dim=1)
+        fair = shares.argmax(dim=1).bincount(minlength=10) / (n / 10)  # 1 would be fair
+        flat = [each.flatten(start_dim=1) for each in (pictures, real, new)]
+        row = {
+            f"distance_{name}": gan.frechet_distance(features, gan.features(judge, real)),
+            f"digits_{name}": (fair >= 1 / 4).sum().item(),
+            f"sure_{name}": (shares.amax(dim=1) > 0.9).double().mean().item(),
+            f"variance_{name}": features.var(dim=0).sum().item(),
+            f"closer_{name}": closer_to_training(*flat),
+        }
+        print(f"  {name:<9}" + "".join(f"{value:9.2f}" for value in row.values()))
+        found |= row
+    ratio = found["distance_psi_1"] / found["distance_untrained"]
+    expect("fell", "the distance is {} of the untrained generator's", ratio, at_most=0.3)
+    expect("covers", "{} digits have 1/4 of a fair share", found["digits_psi_1"], at_least=7)
+    expect("copies", "nearer to training than to new: {}", found["closer_psi_1"], at_most=0.7)
+    ratio = found["variance_psi_0.4"] / found["variance_psi_1"]
+    expect("less", "ψ = 0.4: the features' variance is {} of that with ψ = 1", ratio, at_most=0.9)
+    return found
+
+
+@torch.no_grad()
+def show_mixing(cfg: Config, judge: nn.Module, model: Generator, n: int) -> dict[str, float]:
+    print("\n[5] A's styles up to a layer, then B's, from layer 0 to 4: whose digit is read?")
+    first, second = model.styles(torch.randn(2 * n, STYLE)).chunk(2)
+    starts = range(LAYERS + 1)
+    sets = [model.synthesis(mix(first, second, start))[-1] for start in (LAYERS, 0, *starts)]
+    read = [judge(gan.for_judge(pictures)).argmax(dim=1) for pictures in sets]
+    differ = read[0] != read[1]
+    found = {}
+    for start in starts:
+        for name, source in zip(("first", "second"), read):
+            count = ((read[2 + start] == source) & differ).sum().item()
+            found[f"{name}_{start}"] = count / max(1, differ.sum().item())
+    print("  ", {name: round(share, 3) for name, share in found.items()})
+    lead = found["first_3"] - found["second_3"]
+    expect("last", "only the 32-pixel style is B's: A's digit leads by {}", lead, at_least=0.2)
+    third = 1 - found["first_2"] - found["second_2"]
+    expect("third", "half and half: another digit, in a share of {}", third, at_least=0.3)
+    return found
+
+
+# Pictures and helpers: skip on a first reading
+
+
+def adam_for(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """A tenth of the rate for the mapping network, on which all layers depend."""
+    weights = dict(model.named_parameters())
+    slow = [weights.pop(name) for name in [*weights] if name.startswith("mapping")]
+    groups = [{"params": [*weights.values()]}, {"params": slow, "lr": rate / 10}]
+    return torch.optim.Adam(groups, lr=rate, betas=(0.0, 0.99))
+
+
+def make_discriminator(width: int) -> nn.Module:
+    layers = []
+    for sizes in pairwise((1, width, 2 * width, 4 * width)):
+        layers += [nn.Conv2d(*sizes, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return equalised(nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * 16, 1)))
+
+
+def one_by_one(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    rows = []
+    for picture, factors in zip(x, style):
+        filters = weight * factors[:, None, None]
+        length = (filters.flatten(start_dim=1).square().sum(dim=1) + 1e-8).sqrt()
+        rows.append(F.conv2d(picture, filters / length[:, None, None, None], padding=1))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def draw_styles(cfg: Config, model: Generator) -> None:
+    torch.manual_seed(cfg.seed + 1)
+    ours, theirs = model.styles(torch.randn(18, STYLE)).chunk(2)
+    mixed = [model.picture(theirs)]
+    mixed[0][0] = -1  # the corner
+    for w in ours:
+        columns = torch.cat([w[None], theirs[1:]])  # first a picture of the row alone
+        mixed.append(model.synthesis(mix(w.expand_as(columns), columns, LAYERS // 2))[-1])
+    strips = [model.picture(model.truncated(ours, psi)) for psi in (0, 0.25, 0.5, 0.75, 1, 1.25)]
+    titles = "Rows: A, 4 and 8 pixels. Columns: B, 16 and 32", "ψ = 0 (top) to 1.25 in steps of 1/4"
+    figure, axes = new_figure(2, 1, size=(7, 12), height_ratios=(10, 6))
+    for axis, title, rows in zip(axes, titles, (mixed, strips)):
+        sheet = torch.stack(rows)[:, :, 0].transpose(1, 2).flatten(2).flatten(0, 1)
+        plot_images(axis, [sheet.clamp(-1, 1)], [title])
+    save_figure(figure, cfg.out / "styles")
+
+
+def run(cfg: Config) -> dict[str, float]:
+    show_conv(cfg)
+    show_styles(cfg)
+    data = load_images(cfg, split_seed=cfg.seed)
+    train_set = to_tensors(data.x_train, data.y_train, data.brightest)
+    test_set = to_tensors(*data.test(), data.brightest)
+    judge, accuracy = gan.train_judge(train_set, test_set, cfg.judge_epochs, cfg.seed)
+    real, new = (F.interpolate(x, size=(32, 32), mode="bilinear") for x, _ in (train_set, test_set))
+    show_training(cfg, real)
+    model = train(cfg, real)
+    found = show_digits(cfg, judge, model, real, new)
+    found |= show_mixing(cfg, judge, model, len(new))
+    draw_styles(cfg, model)
+    return found | {"judge": accuracy}
+
+
+if __name__ == "__main__":
+    main(run, Config, __doc__)
