@@ -46,7 +46,7 @@ Batch = tuple[Tensor, ...]  # tokens (B, T), segments (B, T) if there are any, l
 class Config(LessonConfig):
     threads = 1
     data: str = param("generated", "reviews", choices=("generated", "sst2"))
-    dim: int = param(32, "width D, a multiple of 4", tiny=16, low=4)
+    dim: int = param(32, "width D", tiny=16, choices=(16, 32, 64, 128))
     layers: int = param(2, "layers of the small BERT")
     steps: int = param(700, "steps of pre-training, each of 64 reviews", tiny=2)
     labels: int = param(200, "labelled reviews to train on", tiny=40)
