@@ -321,7 +321,7 @@ def draw_table(cfg: Config, sets: dict[str, Tensor], scores: dict) -> None:
         words = "    ".join(f"{key} {score:.2f}" for key, score in scores[name].items())
         # out of the layout, or the first column would become as wide
         row[1].text(0, 1.1, words, fontsize=12, transform=row[1].transAxes, in_layout=False)
-    figure.get_layout_engine().set(hspace=0.45, rect=(0, 0, 1, 0.97))
+    figure.set_layout_engine("constrained", hspace=0.45, rect=(0, 0, 1, 0.97))
     save_figure(figure, cfg.out / "table")
 
 
