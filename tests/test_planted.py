@@ -61,19 +61,10 @@ def test_a_constant_model_is_caught(engine: Engine, number: str) -> None:
     assert outcome.code == 1 and "✗" in outcome.output, outcome
 
 
-@pytest.mark.parametrize("number", LEAKING)
-def test_a_leaking_window_is_caught(engine: Engine, number: str) -> None:
-    outcome = engine.run(planted(number, *LEAKING[number]))
-    assert outcome.code == 1 and "✗" in outcome.output, outcome
+FAULTS = [*LEAKING.items(), *MASKS.items(), *PADDING.items()]
 
 
-@pytest.mark.parametrize("number", MASKS)
-def test_a_leaking_mask_is_caught(engine: Engine, number: str) -> None:
-    outcome = engine.run(planted(number, *MASKS[number]))
-    assert outcome.code == 1 and "✗" in outcome.output, outcome
-
-
-@pytest.mark.parametrize("number", PADDING)
-def test_padding_that_is_read_is_caught(engine: Engine, number: str) -> None:
-    outcome = engine.run(planted(number, *PADDING[number]))
+@pytest.mark.parametrize("number, fault", FAULTS, ids=[f"{key} {new}" for key, (_, new) in FAULTS])
+def test_what_leaks_is_caught(engine: Engine, number: str, fault: tuple[str, str]) -> None:
+    outcome = engine.run(planted(number, *fault))
     assert outcome.code == 1 and "✗" in outcome.output, outcome

@@ -1,10 +1,11 @@
 """Solutions as learners type them: three wrong ones fail with the claim that says why, three right
-but unusual ones pass. Five lessons of phase 5, drawn at random.
+but unusual ones pass. Five lessons of phase 5, drawn at random, and five of phases 7 and 8.
 """
 
 import textwrap
 
 import pytest
+import solutions_phases_7_8 as later
 from engine import Engine, Job
 
 from common.course.practice import regions_of
@@ -383,6 +384,9 @@ RIGHT = [
         """,
     ),
 ]
+
+WRONG += later.WRONG
+RIGHT += later.RIGHT
 
 
 def typed(number: str, title: str, code: str) -> Job:
