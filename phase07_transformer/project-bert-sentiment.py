@@ -8,7 +8,7 @@ You will be able to answer
     4. Which words decide?                        show_words        occluded, alone
     5. What does BERT see?  show_results  apart, overfits, depends, better, sign, deciding
 Predict   new_tfidf: on adjectives that no label explains, what accuracy has TF-IDF?
-Run       python phase07_transformer/project-bert-sentiment.py       about two minutes
+Run       python phase07_transformer/project-bert-sentiment.py       about a minute
           … --interactive        judges what you write; --ask "plot is not bad" does it once
           … --data sst2          sentences of film reviews; --data imdb: whole ones
           … --model minilm       a published BERT instead of the small one; or a name of the hub
