@@ -331,7 +331,7 @@ def draw_jitter(cfg: Config, losses: dict, scores: dict[str, list[float]]) -> No
         right.plot([place] * len(each), each, "o", color="black", markersize=5)
     right.axhline(0.1, color=GREY, linestyle="--", linewidth=1)
     right.text(0.5, 0.12, "guessing", color=GREY, ha="center")
-    right.set(ylabel="accuracy on new pictures; dots: single networks", ylim=(0, 1))
+    right.set(ylabel="accuracy on new pictures", xlabel="dots: single networks", ylim=(0, 1))
     figure.suptitle("Harder to memorise, better on new pictures", fontweight="bold")
     save_figure(figure, cfg.out / "jitter")
 
