@@ -7,7 +7,7 @@ You will be able to answer
     3. Is it torchvision's AlexNet?    show_torchvision  logits
     4. What do moved pictures bring?   show_jitter       places, overfits, depends, small, gain
 Predict   dense_share: 3 of its 8 layers with weights are dense. What share of the weights is there?
-Run       python phase05_cnn/05-alexnet.py                                 about 25 s
+Run       python phase05_cnn/05-alexnet.py                                 about 50 s
 Needs     phase03_pytorch/09-training-loop, phase04_mlp/09-weight-init
 Reference F.local_response_norm, torchvision.models.alexnet
 Notation  B batch  C channels  H W picture
@@ -39,7 +39,8 @@ class Config(LessonConfig):
     threads = 1
     data: str = param("shapes", "data set of [4]", choices=("shapes", "shapes-hard", "cifar10"))
     pictures: int = param(1000, "training pictures of [4]", tiny=300)
-    epochs: int = param(80, "passes over them", tiny=6)
+    epochs: int = param(60, "passes over them", tiny=6)
+    runs: int = param(2, "networks trained on each kind of pictures", tiny=1)
 
 
 def local_response_norm(
@@ -234,7 +235,7 @@ def jitter(x: Tensor) -> Tensor:
     # end practice
 
 
-def show_jitter(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
+def show_jitter(cfg: Config) -> tuple[dict[str, float], dict, dict[str, list[float]]]:
     print(f"\n[4] A small AlexNet, and {cfg.pictures} pictures of {cfg.data}")
     x = torch.arange(126.0).reshape(1, 3, 6, 7)
     found = jitter(x.repeat(2000, 1, 1, 1)).flatten(1).unique(dim=0)
@@ -247,11 +248,14 @@ def show_jitter(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
     scores = {}
     losses = {}
     for kind, transform in (("same pictures", None), ("moved pictures", jitter)):
-        model = make_net(cfg.seed)
-        losses[kind] = learn(cfg, model, x, y, transform)
-        scores[kind] = evaluate(model, test_set, training.accuracy)["accuracy"]
-        last = losses[kind][-1]
-        print(f"  {kind:<14}  last training loss {last:.3f}, test accuracy {scores[kind]:.3f}")
+        scores[kind] = []
+        for seed in range(10 * cfg.seed, 10 * cfg.seed + cfg.runs):
+            model = make_net(seed)
+            rows = learn(cfg, model, x, y, seed, transform)
+            losses.setdefault(kind, rows)  # those of the first network are drawn
+            scores[kind].append(evaluate(model, test_set, training.accuracy)["accuracy"])
+        listed = "  ".join(f"{score:.3f}" for score in scores[kind])
+        print(f"  {kind:<14}  last training loss {rows[-1]:.3f}, test accuracy {listed}")
 
     fresh = make_net(cfg.seed)
     x, y = x[:32], y[:32]
@@ -261,12 +265,12 @@ def show_jitter(cfg: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
     text = "of these a share of {} is then recognised"
     depends_on_input("depends", text, fresh(x).argmax(dim=1), y)
 
-    still, moved = scores.values()
-    text = "moved pictures lead to an accuracy of {}; guessing gives 0.1"
+    still, moved = (sum(each) / len(each) for each in scores.values())
+    text = "moved pictures lead to an accuracy of {} on average; guessing gives 0.1"
     expect("small", text, moved, at_least=0.55)
     text = "that is {} more than the same pictures again and again"
     expect("gain", text, moved - still, at_least=0.1)
-    return {"still": still, "moved": moved}, losses
+    return {"still": still, "moved": moved}, losses, scores
 
 
 # Pictures and helpers: skip on a first reading
@@ -294,9 +298,9 @@ def make_net(seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # the same numbers, in less time
 
 
-def learn(cfg: Config, model: nn.Module, x: Tensor, y: Tensor, transform=None) -> list[float]:
+def learn(cfg: Config, model: nn.Module, x, y, seed: int, transform=None) -> list[float]:
     """Train by Adam at a rate that falls to 0; the loss of each pass."""
-    batches = Batches(x, y, batch_size=64, shuffle=True, seed=cfg.seed, transform=transform)
+    batches = Batches(x, y, batch_size=64, shuffle=True, seed=seed, transform=transform)
     adam = torch.optim.Adam(model.parameters(), lr=0.004, fused=True)
     steps = cfg.epochs * len(batches)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
@@ -317,14 +321,17 @@ def draw_costs(cfg: Config, found: list[tuple[int, int]]) -> None:
     save_figure(figure, cfg.out / "costs")
 
 
-def draw_jitter(cfg: Config, losses: dict[str, list[float]], scores: list[float]) -> None:
+def draw_jitter(cfg: Config, losses: dict, scores: dict[str, list[float]]) -> None:
     figure, (left, right) = new_figure(1, 2, size=(11, 4.4), width_ratios=(3, 2))
-    plot_curves(left, losses, ylabel="training loss")
-    bars = right.bar(list(losses), scores, color=[BLUE, ORANGE], width=0.5)
-    right.bar_label(bars, fmt="%.2f")
+    plot_curves(left, losses, ylabel="training loss of the first network")
+    means = [sum(each) / len(each) for each in scores.values()]
+    bars = right.bar(list(scores), means, color=[BLUE, ORANGE], width=0.5)
+    right.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontweight="bold")
+    for place, each in enumerate(scores.values()):
+        right.plot([place] * len(each), each, "o", color="black", markersize=5)
     right.axhline(0.1, color=GREY, linestyle="--", linewidth=1)
     right.text(0.5, 0.12, "guessing", color=GREY, ha="center")
-    right.set(ylabel="accuracy on new pictures, one run", ylim=(0, 1))
+    right.set(ylabel="accuracy on new pictures", xlabel="dots: single networks", ylim=(0, 1))
     figure.suptitle("Harder to memorise, better on new pictures", fontweight="bold")
     save_figure(figure, cfg.out / "jitter")
 
@@ -333,10 +340,10 @@ def run(cfg: Config) -> dict[str, float]:
     show_lrn(cfg)
     shares, found = show_2012(cfg)
     show_torchvision(cfg)
-    scores, losses = show_jitter(cfg)
+    means, losses, scores = show_jitter(cfg)
     draw_costs(cfg, found)
-    draw_jitter(cfg, losses, list(scores.values()))
-    return {**shares, **scores}
+    draw_jitter(cfg, losses, scores)
+    return shares | means
 
 
 if __name__ == "__main__":

@@ -2,20 +2,19 @@
 迷你 Stable Diffusion：文生图
 
 You will be able to answer
-    1. Why not diffuse pixels?  show_latents    sum, unit, judge, rebuilt
-    2. How do words get in?     show_attention  same, padding, order, bag
-    3. What is it trained for?  show_loss       known, dropped, overfits, moves, guided
-    4. Is it as asked and new?  show_pictures   colour, both, unseen, chance, all, near, own, caught
+    1. Why latents?         show_latents    sum, unit, sharper, judge, rebuilt, cheaper
+    2. How do words enter?  show_attention  same, padding, order, bag
+    3. How is it trained?   show_loss       known, denoised, dropped, overfits, moves, guided
+    4. As asked, and new?   show_pictures   colour, both, unseen, chance, better, farther
 Predict   shape_plain: without guidance, what share has the shape asked for? Chance is 1 in 5.
 Run       python phase08_generative/08-stable-diffusion-intro.py            about a minute
           … --preset long: 15 minutes, goes on with --resume; --prompt "a red circle" draws it
-Needs     phase07_transformer/01-self-attention, phase07_transformer/02-multi-head-attention,
-          phase07_transformer/07-bert-architecture, phase08_generative/01-gan-basics,
-          phase08_generative/04-autoencoder, phase08_generative/05-vae,
+Needs     phase07_transformer/02-multi-head-attention, phase07_transformer/07-bert-architecture,
+          phase08_generative/01-gan-basics, phase08_generative/04-autoencoder,
           phase08_generative/06-diffusion-theory, phase08_generative/07-diffusion-implementation
 Reference nn.MultiheadAttention
 Learns    overfits, moves
-Notation  B batch  Z channels of a latent  H W its size  C channels  S words of a prompt  D width
+Notation  B batch  Z channels of a latent  H W its size  C channels  S tokens of a prompt  D width
 """
 
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from common.checks import check, check_close, expect, overfits
 from common.config import LessonConfig, main, param
@@ -32,18 +32,16 @@ from common.data.prompts import EMPTY, LENGTH, PAD, Pictures, conv
 from common.errors import LessonError
 from common.lessons import load_lesson
 
-with_gradients = load_lesson("phase07_transformer/01-self-attention").with_gradients
-MultiHeadAttention = load_lesson("phase07_transformer/02-multi-head-attention").MultiHeadAttention
+heads = load_lesson("phase07_transformer/02-multi-head-attention")
 BERT = load_lesson("phase07_transformer/07-bert-architecture").BERT
 gan = load_lesson("phase08_generative/01-gan-basics")
-autoencoders = load_lesson("phase08_generative/04-autoencoder")
-vae = load_lesson("phase08_generative/05-vae")
+ae = load_lesson("phase08_generative/04-autoencoder")
 theory = load_lesson("phase08_generative/06-diffusion-theory")
 diffusion = load_lesson("phase08_generative/07-diffusion-implementation")
 
 PATCH = 4  # pixels on each side that become one position of the latent
 LATENT = 8  # channels Z
-DIM = 64  # width D of a word
+DIM = 64  # width D of a word vector
 
 
 @dataclass
@@ -51,21 +49,21 @@ class Config(LessonConfig):
     threads = 1
     pictures: int = param(5000, "pictures to train with; as many for the judge", tiny=200, low=100)
     passes: int = param(2, "passes of judge and decoder over them", tiny=1, long=15)
-    epochs: int = param(7, "passes of the U-Net", tiny=1, long=100)
+    epochs: int = param(6, "passes of the U-Net", tiny=1, long=100)
     width: int = param(32, "channels of the U-Net, a multiple of 8", tiny=8, long=48, low=8)
-    jumps: int = param(20, "steps of the sampler, at most 100", tiny=4)
-    guidance: float = param(3.0, "w, how many times the prompt counts", low=0)
+    ddim_steps: int = param(20, "steps of the sampler, at most 100", tiny=4)
+    guidance: float = param(3.0, "strength w of guidance; 1 is none", low=0)
     each: int = param(10, "pictures for each prompt", tiny=2, low=2)
     prompt: str | None = param(None, "draw this with the networks of an earlier run")
 
 
 class PatchAutoencoder(nn.Module):
-    """Encoder: 8.4's PCA, of patches. Decoder: PCA's, and what a network adds to that."""
+    """Encoder: PCA (8.4) of each patch. Decoder: PCA's, plus a network that corrects it."""
 
     def __init__(self, pictures: Tensor, width: int = 64):
         super().__init__()
         patches = to_patches(pictures).flatten(0, 2)  # (n, 48)
-        self.pca = autoencoders.pca_autoencoder(patches, LATENT).requires_grad_(False)
+        self.pca = ae.pca_autoencoder(patches, LATENT).requires_grad_(False)
         self.register_buffer("sd", self.pca.encoder(patches).std(dim=0))
         layers = [conv(LATENT, width), nn.SiLU(), conv(width, width), nn.SiLU()]
         self.network = nn.Sequential(*layers, conv(width, patches.shape[1], bias=False))
@@ -76,7 +74,7 @@ class PatchAutoencoder(nn.Module):
         # practice: To the latents
         codes = self.pca.encoder(to_patches(x))  # (B, H, W, Z)
 
-        # The schedules of 8.6 mix with noise of sd 1: so each channel gets that sd, too.
+        # The schedules of 8.6 add noise of sd 1, so each channel is scaled to sd 1 as well.
         return (codes / self.sd).movedim(-1, 1)
         # end practice
 
@@ -85,7 +83,7 @@ class PatchAutoencoder(nn.Module):
         codes = latents.movedim(1, -1) * self.sd
         patches = self.pca.decoder(codes).movedim(-1, 1)  # (B, 48, H, W)
 
-        # A patch by itself cannot know where an edge goes on; the network sees its neighbours.
+        # PCA decodes each patch by itself; the network sees the patches around it, too.
         patches = patches + self.network(latents)
         return F.pixel_shuffle(patches, PATCH)
         # end practice
@@ -93,38 +91,50 @@ class PatchAutoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         latents = self.to_latents(x)
         if self.training:
-            # Diffusion will not hit a latent exactly: small errors must not spoil a picture.
+            # Sampled latents will be slightly off, so the decoder is trained with small errors.
             latents = latents + 0.1 * torch.randn_like(latents)
         return self.to_pictures(latents)
 
 
-def show_latents(cfg: Config, real: Pictures, others: Pictures, new: Pictures) -> tuple:
-    print("\n[1] Latents: 24x24 pixels with 3 numbers become 6x6 positions with 8")
+def show_latents(cfg: Config, real: Pictures, for_judge: Pictures, new: Pictures) -> tuple:
+    print("\n[1] Latents: 24x24 pixels of 3 channels become 6x6 positions of 8")
     torch.manual_seed(cfg.seed)
-    coder = PatchAutoencoder(new.x, width=8)
+    coder = PatchAutoencoder(new.x, width=8).eval()
     nn.init.normal_(coder.network[-1].weight)
     wanted = coder.pca(to_patches(new.x)).movedim(-1, 1) + coder.network(coder.to_latents(new.x))
-    wanted = F.pixel_shuffle(wanted, PATCH)
-    check_close("sum", "PCA and network add up to the picture", coder.eval()(new.x), wanted)
-    coder = PatchAutoencoder(real.x)
-    found = torch.cat(torch.std_mean(coder.to_latents(real.x), dim=(0, 2, 3)))
-    check_close("unit", "8 sds of 1, 8 means of 0", found, [1.0] * 8 + [0.0] * 8, atol=1e-4)
-    loss_fn = autoencoders.reconstruction_loss
-    prompts.train(cfg, "decoder", coder, (real.x, real.x), loss_fn, cfg.passes)
-    judge = prompts.train_judge(cfg, others, cfg.passes)
+    text = "decoded: PCA's patches plus the network's output"
+    check_close("sum", text, coder(new.x), F.pixel_shuffle(wanted, PATCH))
+    coder = PatchAutoencoder(real.x).eval()
+    found = torch.cat(torch.std_mean(coder.to_latents(real.x), dim=(0, 2, 3)))  # (16,)
+    text = "each channel of the latents has sd 1 and mean 0"
+    check_close("unit", text, found, [1.0] * 8 + [0.0] * 8, atol=1e-4)
+
+    by_pca = F.mse_loss(coder(new.x), new.x).item()
+    prompts.train(cfg, "decoder", coder, (real.x, real.x), ae.reconstruction_loss, cfg.passes)
+    ratio = F.mse_loss(coder(new.x), new.x).item() / by_pca
+    expect("sharper", "with the network the squared error is {} of PCA's", ratio, at_most=0.8)
+    judge = prompts.train_judge(cfg, for_judge, cfg.passes)
     found = judge.shares("real", new.x, new) | judge.shares("rebuilt", coder(new.x), new)
-    expect("judge", "real pictures: {} recognised", found["both_real"], at_least=0.98)
-    expect("rebuilt", "decoded from latents: {}", found["both_rebuilt"], at_least=0.95)
+    expect("judge", "the judge is right on {} of new pictures", found["both_real"], at_least=0.98)
+    expect("rebuilt", "and on {} after encoder and decoder", found["both_rebuilt"], at_least=0.95)
+
+    cost = []  # multiplications and additions of one prediction
+    for side in (24, 6):
+        with FlopCounterMode(display=False) as counter:
+            TextUNet(cfg.width)(torch.zeros(1, LATENT, side, side), torch.ones(1), new.tokens[:1])
+        cost.append(counter.get_total_flops())
+    ratio = cost[0] / cost[1]
+    check("cheaper", "24x24 positions cost the U-Net {} times as much", ratio, above=8, below=16)
     return coder, judge, found
 
 
-class ReadingBlock(MultiHeadAttention):
-    """8.7's block, then 7.2's attention: each position asks the words. (B, C, H, W) -> the same"""
+class CrossAttentionBlock(heads.MultiHeadAttention):
+    """8.7's block, then 7.2's attention from positions to words. (B, C, H, W) -> the same shape"""
 
     def __init__(self, block: nn.Module):
         channels = block.conv2.out_channels
         super().__init__(channels, n_heads=4)
-        self.key = nn.Linear(DIM, channels)  # words are not as wide as what asks
+        self.key = nn.Linear(DIM, channels)  # word vectors have a width of their own
         self.value = nn.Linear(DIM, channels)
         self.norm = nn.GroupNorm(8, channels)
         self.block = block
@@ -133,14 +143,14 @@ class ReadingBlock(MultiHeadAttention):
         # practice: Cross-attention
         shift, words, is_word = context
         x = self.block(x, shift)
-        asking = self.norm(x).flatten(start_dim=2).mT  # (B, HW, C)
-        answers = super().forward(asking, words, is_word)  # (B, HW, C)
-        return x + answers.mT.unflatten(2, x.shape[2:])
+        positions = self.norm(x).flatten(start_dim=2).mT  # (B, HW, C)
+        attended = super().forward(positions, words, is_word)  # (B, HW, C)
+        return x + attended.mT.unflatten(2, x.shape[2:])
         # end practice
 
 
 class TextUNet(diffusion.UNet):
-    """8.7's U-Net with its forward. Latents (B, Z, H, W), angles (B,), tokens (B, S) -> v."""
+    """8.7's U-Net and its forward. Latents (B, Z, H, W), angles (B,), tokens (B, S) -> v."""
 
     def __init__(self, width: int):
         super().__init__(width)
@@ -149,51 +159,49 @@ class TextUNet(diffusion.UNet):
         self.exit = conv(width, LATENT, bias=False)
         nn.init.zeros_(self.exit.weight)
         for name in ("fine", "coarse1", "coarse2", "merge"):
-            setattr(self, name, ReadingBlock(getattr(self, name)))
+            setattr(self, name, CrossAttentionBlock(getattr(self, name)))  # around 8.7's blocks
 
     def context(self, angle: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What each block is told: how much noise there is, and the words."""
+        """What each block gets: how much noise there is, the words, which of them are padding."""
         # practice: The context
-        # No label is left: what to draw comes from the words alone.
-        shift = super().context(angle, torch.full_like(tokens[:, 0], EMPTY))  # (B, 4C)
+        # 8.7's label is left out: what to draw comes from the words alone.
+        shift = super().context(angle, torch.full_like(tokens[:, 0], diffusion.NO_LABEL))
         words, _ = self.text(tokens)  # (B, S, D)
-        return shift, words, (tokens != PAD)[:, None, None]  # one mask for all that ask
+        return shift, words, (tokens != PAD)[:, None, None]  # for all heads and positions
         # end practice
 
 
 def show_attention(cfg: Config) -> None:
-    print("\n[2] Cross-attention: positions of the latent ask, words answer")
-    layer = ReadingBlock(diffusion.Block(8, 24, 5)).double()
-    theirs = nn.MultiheadAttention(24, 4, kdim=DIM, vdim=DIM, batch_first=True).double()
-    parts = (layer.query, layer.key, layer.value)
-    theirs.q_proj_weight, theirs.k_proj_weight, theirs.v_proj_weight = (p.weight for p in parts)
-    theirs.in_proj_bias = nn.Parameter(torch.cat([part.bias for part in parts]).detach())
-    theirs.out_proj = layer.out
-    x = torch.randn(3, 8, 2, 4).double().requires_grad_()
-    words = torch.randn(3, LENGTH, DIM).double().requires_grad_()
+    print("\n[2] Cross-attention: queries from the latent, keys and values from the words")
+    layer = CrossAttentionBlock(diffusion.Block(8, DIM, 5)).double()
+    theirs = nn.MultiheadAttention(DIM, 4, batch_first=True).double()
+    heads.load_torch(layer, theirs)
+    x = torch.randn(3, 8, 2, 4).double()
+    shift = torch.ones(3, 5).double()
+    words = torch.randn(3, LENGTH, DIM).double()
     is_word = torch.arange(LENGTH) < torch.tensor([[1], [3], [5]])
-    y = layer.block(x, torch.ones(3, 5).double())
-    asking = layer.norm(y).flatten(start_dim=2).mT
-    wanted = y + theirs(asking, words, words, key_padding_mask=~is_word)[0].mT.reshape(y.shape)
-    inputs = (x, words, *(part.weight for part in (*parts, layer.out)))
-    found = layer(x, (torch.ones(3, 5).double(), words, is_word[:, None, None]))
-    check_close("same", "torch's layer", *(with_gradients(y, *inputs) for y in (found, wanted)))
+    found = layer(x, (shift, words, is_word[:, None, None]))
+    y = layer.block(x, shift)
+    query = layer.norm(y).flatten(start_dim=2).mT
+    attended, _ = theirs(query, words, words, key_padding_mask=~is_word)
+    y = y + attended.mT.reshape(y.shape)
+    check_close("same", "8.7's block plus nn.MultiheadAttention with the same weights", found, y)
 
     model = TextUNet(8).double()
     nn.init.normal_(model.exit.weight)
     tokens = torch.tensor([prompts.encode("a red circle"), prompts.encode("circle red a")])
     x = torch.randn(1, LATENT, 4, 6).double().expand(2, -1, -1, -1)
     angle = torch.tensor([0.8, 0.8]).double()
-    said = model(x, angle, tokens)
-    check_close("padding", "padding changes nothing", said, model(x, angle, tokens[:, :3]))
-    moved = (said[0] - said[1]).abs().mean().item()
-    check("order", "the words in another order: the answers differ by {}", moved, above=0.001)
+    v = model(x, angle, tokens)
+    check_close("padding", "prompts without padding: the same v", v, model(x, angle, tokens[:, :3]))
+    moved = (v[0] - v[1]).abs().mean().item()
+    check("order", "the words in another order: v differs by {}", moved, above=0.001)
     nn.init.zeros_(model.text.positions.table.weight)
-    check_close("bag", "without positions of words they do not", *model(x, angle, tokens))
+    check_close("bag", "without position embeddings it does not", *model(x, angle, tokens))
 
 
 def velocity_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared error of v = a ε - b x_0. batch: latents x_0 (B, Z, H, W), tokens (B, S)."""
+    """v-prediction: squared error of v = a ε - b x_0. batch: x_0 (B, Z, H, W), tokens (B, S)."""
     # practice: The loss
     x_0, tokens = batch
     alpha_bar = theory.cosine_schedule(100).float()
@@ -202,7 +210,7 @@ def velocity_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     noise = torch.randn_like(x_0)
     x = theory.diffuse(x_0, t, alpha_bar, noise)
 
-    # Now and then an empty prompt: guidance will ask for that answer, too.
+    # One prompt in ten becomes empty: guidance needs the prediction without a prompt, too.
     is_empty = torch.rand(len(x_0), 1) < 0.1
     tokens = torch.where(is_empty, EMPTY, tokens)
     v = model(x, torch.atan2(b, a).flatten(), tokens)
@@ -217,9 +225,10 @@ def make_denoiser(model: nn.Module, tokens: Tensor, w: float) -> Callable:
     def denoise(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         # practice: From v to the latent
         angle = torch.atan2(b, a).to(x).expand(len(x))
+        # It replaces all tokens by NO_LABEL, which is the number of EMPTY.
         v = diffusion.guided_noise(model, x, angle, tokens, w)
 
-        # Unlike (x - b ε) / a, this magnifies no error.
+        # Unlike (x - b ε) / a, this does not magnify the error of the prediction.
         return a * x - b * v
         # end practice
 
@@ -227,7 +236,7 @@ def make_denoiser(model: nn.Module, tokens: Tensor, w: float) -> Callable:
 
 
 def show_loss(cfg: Config, latents: Tensor, tokens: Tensor) -> None:
-    print("\n[3] Trained to say v; asked with a prompt and without")
+    print("\n[3] The network predicts v, with a prompt and without")
     alpha_bar = theory.cosine_schedule(100).float()
     x_0, noise = torch.randn(2, 7, LATENT, 4, 6)
 
@@ -236,17 +245,22 @@ def show_loss(cfg: Config, latents: Tensor, tokens: Tensor) -> None:
         return (angle.cos() * x - x_0) / angle.sin()  # x_0 = a x - b v, solved for v
 
     loss = velocity_loss(knowing, (x_0, tokens[:7]))
+    check_close("known", "a model that knows x_0 has the loss 0", loss, 0 * loss, atol=1e-6)
     a, b = theory.amounts(60, alpha_bar)
     found = make_denoiser(knowing, tokens[:7], 1)(a * x_0 + b * noise, a, b)
-    text = "a model that knows x_0 has the loss 0, and the denoiser finds x_0"
-    check_close("known", text, found + loss, x_0, atol=1e-4)
+    check_close("denoised", "from its v the denoiser computes x_0", found, x_0, atol=1e-4)
 
     def counting(x: Tensor, angle: Tensor, tokens: Tensor) -> Tensor:
         return (tokens == EMPTY).sum(dim=1)[:, None, None, None].expand_as(x).float()
 
     batch = (torch.zeros(20_000, 1, 1, 1), torch.full((20_000, LENGTH), 3))
     loss = velocity_loss(counting, batch) - alpha_bar[1:].mean()
-    check("dropped", "it counts EMPTY: 0.1 · 5² = 2.5, here {}", loss, above=2.2, below=2.8)
+    text = "a model that outputs the number of EMPTY tokens: 0.1 · 5² = 2.5 more loss, here {}"
+    check("dropped", text, loss, above=2.2, below=2.8)
+    denoisers = [make_denoiser(counting, batch[1][:1], w) for w in (0, 1, 3)]
+    zero, one = torch.tensor([0.0, 1.0])  # a and b of pure noise
+    found = [denoise(batch[0][:1], zero, one).item() for denoise in denoisers]
+    check_close("guided", "w = 0, 1, 3: x_0 = -v is -5, 0, 10", found, [-5.0, 0.0, 10.0])
 
     def again(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         torch.manual_seed(cfg.seed)  # the same steps and noise each time
@@ -255,57 +269,45 @@ def show_loss(cfg: Config, latents: Tensor, tokens: Tensor) -> None:
     model = TextUNet(8)
     batch = (latents[:8], tokens[:8])
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
-    overfits("overfits", "8 by heart: loss {}", model, batch, again, adam, steps=60, below=0.2)
-    x = latents[:1].expand(8, -1, -1, -1)
-    a, b = torch.tensor([0.6, 0.8])
-    empty, plain, guided = (make_denoiser(model, tokens[:8], w)(x, a, b) for w in (0, 1, 3))
-    check("moves", "eight prompts move it by {}", plain.std(dim=0).mean(), above=0.01)
-    nothing = make_denoiser(model, torch.full_like(tokens[:8], EMPTY), 1)(x, a, b)
-    found = torch.stack([empty, nothing + (guided - nothing) / 3])
-    text = "w = 0: as for an empty prompt; w = 3: three times as far from that as w = 1"
-    check_close("guided", text, found, torch.stack([nothing, plain]), atol=1e-4)
+    overfits("overfits", "8 pictures by heart: loss {}", model, batch, again, adam, below=0.2)
+    found = make_denoiser(model, tokens[:8], 1)(latents[:1].expand(8, -1, -1, -1), a, b)
+    check("moves", "one latent, 8 prompts: x_0 has the sd {}", found.std(dim=0).mean(), above=0.01)
 
 
 def generate(cfg: Config, coder: nn.Module, model: nn.Module, tokens: Tensor, w: float) -> list:
     """From noise to a picture for each row of tokens (n, S): a list of pictures (n, 3, 24, 24)."""
     noise = torch.randn(len(tokens), LATENT, prompts.SIDE // PATCH, prompts.SIDE // PATCH)
     alpha_bar = theory.cosine_schedule(100).float()
-    path = diffusion.ddim(noise, make_denoiser(model, tokens, w), alpha_bar, cfg.jumps)
+    path = diffusion.ddim(noise, make_denoiser(model, tokens, w), alpha_bar, cfg.ddim_steps)
     return [coder.to_pictures(latents).detach().clamp(-1, 1) for latents in path]
 
 
-def show_pictures(cfg: Config, networks: tuple, real: Pictures, others: Pictures, new: Pictures):
+def show_pictures(cfg: Config, networks: tuple, real: Pictures, new: Pictures) -> dict:
     print(f"\n[4] {cfg.each} pictures for each of 30 prompts; 6 pairs were never trained on")
     coder, judge, model = networks
     asked = prompts.all_prompts(cfg.each)
-    unseen = prompts.is_unseen(asked)
     plain = generate(cfg, coder, model, asked.tokens, w=1)[-1]
     path = generate(cfg, coder, model, asked.tokens, cfg.guidance)
     found = judge.shares("plain", plain, asked) | judge.shares("guided", path[-1], asked)
+    unseen = prompts.is_unseen(asked)
     found |= judge.shares("unseen", path[-1][unseen], asked.only(unseen))
     found |= judge.shares("shuffled", path[-1], asked.only(torch.randperm(len(asked))))
-    right = judge.agrees(path[-1], asked)[2].reshape(cfg.each, prompts.PAIRS)
-    found["covered"] = (right.double().mean(dim=0) >= 0.2).double().mean().item()
-
     sets = {"noise": path[0], "plain": plain, "guided": path[-1], "new": new.x[: len(asked)]}
-    sets["copies"] = real.x[: len(asked)]
-    rows = [part.only(~prompts.is_unseen(part)).x.flatten(start_dim=1) for part in (real, others)]
     for name, x in sets.items():
         distance = gan.frechet_distance(judge.features(x), judge.features(real.x))
-        closer = vae.closer_to_training(x.flatten(start_dim=1), *rows)
-        print(f"  {name:<8} distance {distance:7.2f}, nearest to a training picture {closer:.2f}")
-        found |= {f"distance_{name}": distance, f"closer_{name}": closer}
+        found[f"distance_{name}"] = distance
+        print(f"  {name:<8} distance to the training pictures {distance:.2f}")
 
-    least, least_unseen = (0.8, 0.8) if cfg.preset == "long" else (0.5, 0.2)
-    expect("colour", "colours as asked: {}", found["colour_guided"], at_least=0.9)
-    expect("both", "shapes and colours: {}", found["both_guided"], at_least=least)
-    expect("unseen", "of pairs never trained on: {}", found["both_unseen"], at_least=least_unseen)
-    expect("chance", "of prompts shuffled: {}", found["both_shuffled"], at_most=0.1)
-    expect("all", "{} of prompts succeed in a fifth", found["covered"], at_least=0.8)
-    ratio = found["distance_guided"] / found["distance_noise"]
-    expect("near", "{} as far from the data as decoded noise", ratio, at_most=0.5)
-    expect("own", "nearest to a training picture: {}", found["closer_guided"], at_most=0.65)
-    check("caught", "of planted copies: {}", found["closer_copies"], at_least=0.95)
+    least, least_unseen = (0.8, 0.8) if cfg.preset == "long" else (0.6, 0.35)
+    expect("colour", "guided: {} have the colour asked for", found["colour_guided"], at_least=0.9)
+    expect("both", "{} have colour and shape", found["both_guided"], at_least=least)
+    text = "of pairs never trained on {}; with the colour right and any shape it would be 0.2"
+    expect("unseen", text, found["both_unseen"], at_least=least_unseen)
+    expect("chance", "only {} fit the prompt of another", found["both_shuffled"], at_most=0.1)
+    gain = found["both_guided"] - found["both_plain"]
+    expect("better", "guidance brings {} more than w = 1", gain, above=0)
+    ratio = found["distance_guided"] / found["distance_plain"]
+    expect("farther", "at {} times its distance from the training pictures", ratio, above=1)
     prompts.draw_prompts(cfg.out / "prompts", path)
     return found
 
@@ -323,17 +325,17 @@ def answer(cfg: Config) -> None:
     weights = prompts.load_weights(cfg.out / "unet.pt")
     model = TextUNet(width=len(weights["enter.weight"]))
     model.load_state_dict(weights)
-    pictures = generate(cfg, coder, model, tokens, cfg.guidance)[-1]
-    prompts.draw_rows(cfg.out / "prompt", {cfg.prompt: pictures})
+    path = generate(cfg, coder, model, tokens, cfg.guidance)
+    prompts.draw_rows(cfg.out / "prompt", {cfg.prompt: path[-1]})
 
 
 def run(cfg: Config) -> dict[str, float] | None:
-    if cfg.jumps > 100 or cfg.width % 8:
-        raise LessonError("--jumps is at most 100, and --width a multiple of 8.")
+    if cfg.ddim_steps > 100 or cfg.width % 8:
+        raise LessonError("--ddim-steps is at most 100, and --width a multiple of 8.")
     if cfg.prompt is not None:
         return answer(cfg)
-    real, others, new = prompts.load_prompts(cfg, cfg.pictures, tests=60 if cfg.tiny else 600)
-    coder, judge, found = show_latents(cfg, real, others, new)
+    real, for_judge, new = prompts.load_prompts(cfg, cfg.pictures, tests=60 if cfg.tiny else 600)
+    coder, judge, found = show_latents(cfg, real, for_judge, new)
     latents = coder.to_latents(real.x)
     show_attention(cfg)
     show_loss(cfg, latents, real.tokens)
@@ -341,7 +343,7 @@ def run(cfg: Config) -> dict[str, float] | None:
     torch.manual_seed(cfg.seed)
     model = TextUNet(cfg.width)
     prompts.train(cfg, "unet", model, (latents, real.tokens), velocity_loss, cfg.epochs)
-    return found | show_pictures(cfg, (coder, judge, model), real, others, new)
+    return found | show_pictures(cfg, (coder, judge, model), real, new)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Lesson 8.3: what its claims cannot see in a short run, and what later lessons rely on."""
 
 import copy
+import itertools
 import math
 
 import pytest
-import scipy.optimize
 import scipy.stats
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from common.data.mixtures import grid
+from common.data.mixtures import grid, points_around
 from common.lessons import load_lesson
 
 lesson = load_lesson("phase08_generative/03-wgan")
@@ -21,14 +21,35 @@ def randn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def test_no_other_pairing_is_shorter():
-    """By the assignment problem, solved exactly."""
-    x, y = randn(40), 2 * randn(40) + 1
-    cost = (x[:, None] - y).abs()
-    rows, columns = scipy.optimize.linear_sum_assignment(cost.numpy())
-    assert lesson.distance_1d(x, y).item() == pytest.approx(cost[rows, columns].mean().item())
+def test_the_order_does_not_matter_and_a_shift_is_a_distance():
+    x = randn(40)
     assert lesson.distance_1d(x, x[torch.randperm(40)]).item() == 0
     assert lesson.distance_1d(x, x + 3).item() == pytest.approx(3)
+
+
+def test_the_distance_in_the_plane():
+    """No other pairs of four points are nearer; a shift is a distance, whatever the order."""
+    x, y = randn(2, 4, 2)
+    means = []
+    for order in itertools.permutations(range(4)):
+        means.append((x - y[list(order)]).norm(dim=1).mean().item())
+    assert lesson.distance(x, y) == pytest.approx(min(means))
+    x = randn(60, 2)
+    shift = torch.tensor([3.0, 4.0])
+    assert lesson.distance(x, x[torch.randperm(60)] + shift) == pytest.approx(5)
+
+
+def test_a_score_knows_copies_and_collapse():
+    torch.manual_seed(0)
+    data, new, others = points_around(grid(), 3000).split(1000)
+    _, modes, _, closer = lesson.score(data, data, new)
+    assert (modes, closer) == (25, 1)
+    fair = lesson.score(others, data, new)
+    assert fair[1] == 25
+    assert 0.4 < fair[3] < 0.6
+    far, modes, near, _ = lesson.score(points_around(grid()[:1], 1000), data, new)
+    assert (modes, near) == (1, pytest.approx(1, abs=0.01))
+    assert far > 1 > 0.2 > fair[0]
 
 
 def test_the_distance_of_two_gaussians():
@@ -39,10 +60,10 @@ def test_the_distance_of_two_gaussians():
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 4), (6, 1)])
-def test_the_largest_stretch_is_the_largest_singular_value(shape):
+def test_the_spectral_norm_is_the_largest_singular_value(shape):
     matrix = randn(*shape)
     wanted = torch.linalg.matrix_norm(matrix, ord=2)
-    torch.testing.assert_close(lesson.largest_stretch(matrix, steps=2000), wanted)
+    torch.testing.assert_close(lesson.spectral_norm(matrix, steps=2000), wanted)
 
 
 def test_slopes_are_those_of_finite_differences():
@@ -99,12 +120,12 @@ def test_a_straight_critic_ends_where_the_note_says(distance):
         assert line.weight.item() == pytest.approx(wanted, abs=1e-6)
 
 
-def test_the_product_of_the_stretches_bounds_the_slope():
+def test_the_product_of_the_norms_bounds_the_slope():
     torch.manual_seed(0)
     critic = gan.mlp(2, 1).double()
     for part in critic:
         if isinstance(part, nn.Linear):
-            part.weight.data /= lesson.largest_stretch(part.weight.detach(), steps=2000)
+            part.weight.data /= lesson.spectral_norm(part.weight.detach(), steps=2000)
     assert 0 < lesson.slopes(critic, 3 * randn(5000, 2)).max() <= 1
     layer = parametrizations.spectral_norm(nn.Linear(4, 4).double(), n_power_iterations=500)
     assert torch.linalg.matrix_norm(layer.weight, ord=2).item() == pytest.approx(1)

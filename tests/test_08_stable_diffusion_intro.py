@@ -92,7 +92,7 @@ def test_without_answers_it_is_the_unet_of_the_lesson_before():
     model = make_unet()
     plain = diffusion.UNet(8).double()
     for name, part in list(model.named_children()):
-        if isinstance(part, lesson.ReadingBlock):
+        if isinstance(part, lesson.CrossAttentionBlock):
             nn.init.zeros_(part.out.weight)
             nn.init.zeros_(part.out.bias)
         setattr(plain, name, getattr(part, "block", part))
@@ -125,7 +125,7 @@ def test_each_latent_has_a_step_of_its_own_and_none_is_0():
 
 def test_a_path_of_pictures_for_each_prompt():
     torch.manual_seed(0)
-    cfg = dataclasses.replace(lesson.Config(), jumps=3)
+    cfg = dataclasses.replace(lesson.Config(), ddim_steps=3)
     coder = lesson.PatchAutoencoder(torch.rand(50, 3, 24, 24))
     model = lesson.TextUNet(8)
     path = lesson.generate(cfg, coder, model, tokens_of("a red star", "ring"), w=2)
@@ -178,7 +178,7 @@ def test_a_mask_without_its_two_axes_fails():
     [
         (["--prompt", ""], "prompt is empty"),
         (["--prompt", "a red circle"], "Train first"),
-        (["--jumps", "101"], "at most 100"),
+        (["--ddim-steps", "101"], "at most 100"),
         (["--width", "12"], "multiple of 8"),
     ],
 )
@@ -194,11 +194,11 @@ def test_guidance_below_0_is_refused(tmp_path):
 
 
 def test_saved_networks_draw_a_prompt(tmp_path):
-    cfg = dataclasses.replace(lesson.Config(), out=tmp_path, width=8, jumps=2)
+    cfg = dataclasses.replace(lesson.Config(), out=tmp_path, width=8, ddim_steps=2)
     torch.manual_seed(0)
     coder = lesson.PatchAutoencoder(torch.rand(50, 3, 24, 24))
     batch = (torch.rand(64, 3, 24, 24), torch.rand(64, 3, 24, 24))
-    loss_fn = lesson.autoencoders.reconstruction_loss
+    loss_fn = lesson.ae.reconstruction_loss
     prompts.train(cfg, "decoder", coder, batch, loss_fn, epochs=1)
     latents = coder.to_latents(batch[0])
     tokens = tokens_of("a red star").expand(64, -1)

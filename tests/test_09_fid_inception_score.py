@@ -55,6 +55,26 @@ def test_one_of_each_has_every_digit_equally_often() -> None:
     assert found.flatten().long().bincount().tolist() == [3] * 10
 
 
+def test_the_sets_have_one_size_but_the_copies_which_are_ten_times_something() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randn(95, 1, 8, 8)
+    labels = torch.arange(95) % 10
+    sets = lesson.faulty((pictures, labels), (pictures, labels))
+    sizes = {name: len(each) for name, each in sets.items()}
+    assert sizes.pop("copies") == 60 and set(sizes.values()) == {68}
+    assert torch.equal(sets["part"], pictures[labels < 7])
+
+
+def test_the_coverage_that_a_sample_of_the_real_distribution_has_on_average() -> None:
+    torch.manual_seed(0)
+    found = []
+    for _ in range(400):
+        x, y = torch.randn(60, 2), torch.randn(30, 2)
+        found.append(lesson.coverage(x, y, 3))
+    assert np.mean(found) == pytest.approx(1 - (60 / 90) ** 3, abs=0.02)
+    assert round(1 - (1257 / 1510) ** 3, 2) == 0.42
+
+
 def test_the_exercises_of_the_note() -> None:
     p = torch.eye(10).double()[[0, 1, 0, 1]]
     assert lesson.inception_score(p).item() == pytest.approx(2)

@@ -159,7 +159,7 @@ def train(
 ) -> nn.Module:
     """With a falling rate. It is saved after each pass, so that --resume goes on from there."""
     batches = Batches(*tensors, batch_size=32, shuffle=True, seed=cfg.seed)
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    adam = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.99), fused=True)
     falling = LinearLR(adam, 1, 0.02, total_iters=epochs * len(batches))
     size = sum(weight.numel() for weight in model.parameters())
     settings = {"seed": cfg.seed, "pictures": len(tensors[0]), "epochs": epochs, "width": size}
