@@ -2,12 +2,12 @@
 微调 BERT：两百个标签能做什么
 
 You will be able to answer
-    1. What does BERT need to classify?     show_head       by-hand, dropped, same
-    2. What keeps a frozen layer as it is?  show_frozen     kept
-    3. How fast does each weight learn?     show_rates      rates, decayed, schedule
-    4. Do published weights fit?            show_published  hidden
-    5. What are 200 labels worth?           show_ways       leak, overfits, depends, new, bag
-Predict   new_tuned: on adjectives that no label explains, what is a pre-trained BERT's accuracy?
+    1. What does BERT need to classify?  show_head       by-hand, dropped, same
+    2. How is a layer frozen?            show_frozen     kept
+    3. How fast does each weight learn?  show_rates      rates, decayed, schedule
+    4. Do published weights fit?         show_published  hidden
+    5. What are 200 labels worth?        show_ways       leak, overfits, depends, new, adapts, keeps
+Predict   new_tuned: what accuracy has BERT, tuned, on adjectives that are in no labelled review?
 Run       python phase07_transformer/08-bert-finetuning.py                 about a minute
           … --data sst2          real film reviews; --model NAME: a BERT of the hub
 Needs     phase07_transformer/07-bert-architecture
@@ -16,13 +16,13 @@ Notation  B batch  T tokens of a text  D width
 """
 
 import copy
-from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.decomposition import TruncatedSVD
+from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector as flat
 
@@ -30,7 +30,7 @@ from common.checks import check_close, depends_on_input, expect, no_leak, overfi
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.published import load_any, random_model, shape_of
-from common.data.reviews import LENGTH, ReviewSet, bag_of_words, load_reviews
+from common.data.reviews import LENGTH, Reviews, ReviewSet, bag_of_words, load_reviews
 from common.data.words import FIRST, PAD
 from common.figures import BLUE, GREY, new_figure, save_figure
 from common.lessons import load_lesson
@@ -38,7 +38,13 @@ from common.training import fit, to_device
 
 lesson_7_7 = load_lesson("phase07_transformer/07-bert-architecture")
 BERT = lesson_7_7.BERT
-RATES = {"random": 3e-3, "frozen": 1e-2, "tuned": 2e-3}  # of the top
+# Rate of pooler and head, its factor for each part below, number of frozen parts (-1: all below).
+WAYS = {
+    "random": (3e-3, 1.0, 0),
+    "frozen": (1e-2, 1.0, -1),
+    "tuned": (2e-3, 0.3, 1),
+    "uniform": (2e-3, 1.0, 0),
+}
 Batch = tuple[Tensor, ...]  # tokens (B, T), segments (B, T) if there are any, labels (B,)
 
 
@@ -48,10 +54,10 @@ class Config(LessonConfig):
     data: str = param("generated", "reviews", choices=("generated", "sst2"))
     dim: int = param(32, "width D", tiny=16, choices=(16, 32, 64, 128))
     layers: int = param(2, "layers of the small BERT")
-    steps: int = param(700, "steps of pre-training, each of 64 reviews", tiny=2)
-    labels: int = param(200, "labelled reviews to train on", tiny=40)
+    steps: int = param(700, "steps of pre-training, each of 64 reviews", tiny=2, low=11)
+    labels: int = param(200, "labelled reviews to train on", tiny=40, low=20)
     epochs: int = param(20, "passes over them", tiny=1)
-    draws: int = param(3, "times that these are drawn anew", tiny=1)
+    draws: int = param(3, "times that the labelled reviews are drawn anew", tiny=1)
     model: str | None = param(None, "a published BERT to load: minilm, or a name of the hub")
 
 
@@ -80,7 +86,7 @@ def cross_entropy(model: Classifier, batch: Batch) -> Tensor:
 
 
 def show_head(cfg: Config) -> None:
-    print("\n[1] BERT gives a vector for the text; a new linear layer makes logits of it")
+    print("\n[1] BERT gives a vector of the text; a new linear layer turns it into logits")
     model = Classifier(BERT(10, 8, 4, 2, 1)).double().eval()
     with torch.no_grad():
         model.bert.pooler.weight.zero_()
@@ -90,19 +96,14 @@ def show_head(cfg: Config) -> None:
     found = torch.stack([*model(batch[0])[0], cross_entropy(model, batch)])
     text = "text (0.5, -0.5, 0, 0), rows (1, 1, 3, 3), (1, -1, 3, 3): logits 0 and 1, loss 0.3133"
     check_close("by-hand", text, found, [0, 1, 0.313262], atol=1e-6)
-
-    tokens = torch.randint(FIRST, 10, (30, 8))
-    model.dropout.train()
-    torch.manual_seed(cfg.seed)
-    wanted = model.head(F.dropout(model.bert(tokens)[1], 0.1))
-    torch.manual_seed(cfg.seed)
-    check_close("dropped", "in training: dropout of 0.1 before the head", model(tokens), wanted)
+    model.head.bias.data = torch.tensor([2.0, 3.0]).double()
+    model.dropout = nn.Dropout(1.0)  # of everything
+    check_close("dropped", "with dropout 1 the head's bias is left", model(batch[0])[0], [2, 3])
 
     theirs = random_model("BertForSequenceClassification", vocab_size=50, num_labels=3).double()
     ours = Classifier(BERT(50, 24, 24, 2, 2), classes=3).double().eval()
     load_published(ours.bert, theirs.state_dict())
     ours.head.load_state_dict(theirs.classifier.state_dict())
-
     tokens = torch.randint(FIRST, 50, (4, 13))
     tokens[0, 9:] = PAD
     segments = torch.randint(2, (4, 13))
@@ -117,7 +118,7 @@ def show_head(cfg: Config) -> None:
 
 
 def depths(model: Classifier) -> list[nn.Module]:
-    """The parts from below: embeddings, each layer, and on top pooler and head together."""
+    """The parts, lowest first: embeddings, each layer, then pooler and head together."""
     bert = model.bert
     embeddings = nn.ModuleList([bert.tokens, bert.positions, bert.segments, bert.norm])
     return [embeddings, *bert.encoder.layers, nn.ModuleList([bert.pooler, model.head])]
@@ -127,7 +128,7 @@ def freeze(model: Classifier, count: int) -> None:
     """The lowest `count` parts learn nothing any more; all others do."""
     # practice: Freeze
     for number, part in enumerate(depths(model)):
-        # Without a gradient (None, not 0) an optimizer passes a weight over.
+        # A weight whose gradient is None (not 0) is skipped by the optimizer.
         part.requires_grad_(number >= count)
     # end practice
 
@@ -137,20 +138,21 @@ def show_frozen(cfg: Config) -> None:
     batch = (torch.randint(FIRST, 30, (6, 9)), None, torch.arange(6) % 2)
     model = Classifier(BERT(30, 16, 8, 2, 2))
     before = copy.deepcopy(model)
-    freeze(model, 4)  # everything, which the next line takes back in part
-    freeze(model, 2)
+    freeze(model, 4)
+    freeze(model, 2)  # layer 2 and what is above it learn again
     adam = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(5):
+        adam.zero_grad()
         cross_entropy(model, batch).backward()
         adam.step()
     pairs = zip(depths(before), depths(model))
     equal = [torch.equal(flat(a.parameters()), flat(b.parameters())) for a, b in pairs]
-    text = "embeddings and layer 1 stay equal bit for bit; layer 2 and the top learn"
+    text = "embeddings and layer 1 stay equal bit for bit; layer 2, pooler and head learn"
     check_close("kept", text, equal, [True, True, False, False])
 
 
 def parameter_groups(model: Classifier, lr: float, factor: float, decay: float) -> list[dict]:
-    """For AdamW: lr on top, times `factor` for each part below; decay for matrices only.
+    """For AdamW: lr for pooler and head, times `factor` for each part below; matrices decay.
 
     Two groups a part, the lowest part first: matrices and tables, then biases and norms.
     """
@@ -162,7 +164,7 @@ def parameter_groups(model: Classifier, lr: float, factor: float, decay: float) 
         matrices = [weight for weight in part.parameters() if weight.ndim > 1]
         groups.append({"params": matrices, "lr": rate, "weight_decay": decay})
 
-        # A norm pulled towards 0 would switch its column off; a bias does not overfit.
+        # Decay would pull a norm's scales from 1 to 0, and a bias hardly overfits.
         vectors = [weight for weight in part.parameters() if weight.ndim == 1]
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
     return groups
@@ -170,7 +172,7 @@ def parameter_groups(model: Classifier, lr: float, factor: float, decay: float) 
 
 
 def warm_up(step: int, warmup: int, steps: int) -> float:
-    """By what the rates are multiplied at step 0, 1, …: up from 0 to 1, then down to 0."""
+    """The factor of all rates at step 0, 1, …: up from 0 to 1, then down to 0."""
     # practice: Warm-up
     if step < warmup:
         return step / warmup
@@ -179,10 +181,10 @@ def warm_up(step: int, warmup: int, steps: int) -> float:
 
 
 def show_rates(cfg: Config) -> None:
-    print("\n[3] New weights are to learn fast, old ones slowly, and none at once")
+    print("\n[3] The head is to learn fast, lower layers slowly, and all rates start at 0")
     groups = parameter_groups(Classifier(BERT(30, 16, 8, 2, 2)), 0.01, 0.5, decay=0.1)
     rates = [group["lr"] for group in groups]
-    text = "factor 1/2: embeddings, layers 1 and 2, top learn at 0.00125, 0.0025, 0.005 and 0.01"
+    text = "factor 1/2: embeddings, layers 1, 2, pooler and head: 0.00125, 0.0025, 0.005, 0.01"
     check_close("rates", text, rates, np.repeat([0.00125, 0.0025, 0.005, 0.01], 2))
     found = [[len(flat(group["params"])), group["weight_decay"]] for group in groups]
     wanted = [[384, 0.1], [16, 0], [768, 0.1], [104, 0], [768, 0.1], [104, 0], [80, 0.1], [10, 0]]
@@ -194,12 +196,12 @@ def show_rates(cfg: Config) -> None:
 
 
 def load_published(model: BERT, weights: dict[str, Tensor]) -> None:
-    """Copy what belongs to BERT from a published state_dict, whatever else stands in it."""
+    """Copy BERT's weights from a published state_dict, which may hold others, too."""
     # practice: Published weights
     kept = {}
     for name, weight in weights.items():
-        name = name.removeprefix("bert.")  # models with a head call their BERT so
-        # Heads of other tasks, and position_ids (0, 1, 2, …), which old files hold.
+        name = name.removeprefix("bert.")  # as in models with a head
+        # Left out: heads of other tasks, and the position_ids (0, 1, 2, …) of old files.
         is_ours = name.startswith(("embeddings.", "encoder.", "pooler."))
         if is_ours and not name.endswith("position_ids"):
             kept[name] = weight
@@ -215,12 +217,9 @@ def show_published(cfg: Config) -> None:
     load_published(ours, weights)
     tokens = torch.randint(1000, theirs.config.vocab_size, (3, 20))
     tokens[1, 12:] = PAD
-    output = theirs(tokens, tokens != PAD)
-    x, text = ours(tokens)
-    found = torch.cat([x[tokens != PAD], text])
-    wanted = torch.cat([output.last_hidden_state[tokens != PAD], output.pooler_output])
-    text = f"{name}: the vectors that transformers gives"
-    check_close("hidden", text, found, wanted, rtol=1e-4, atol=1e-4)
+    _, found = ours(tokens)
+    wanted = theirs(tokens, tokens != PAD).pooler_output
+    check_close("hidden", f"{name}: transformers' vectors", found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def fine_tune(model: Classifier, groups: list[dict], train: Batch, epochs: int, seed: int) -> None:
@@ -228,67 +227,64 @@ def fine_tune(model: Classifier, groups: list[dict], train: Batch, epochs: int, 
     batches = Batches(*train, batch_size=20, shuffle=True, seed=seed)
     steps = epochs * len(batches)
     adam = torch.optim.AdamW(groups)
-    factor = partial(warm_up, warmup=steps // 10, steps=steps)
-    rate = torch.optim.lr_scheduler.LambdaLR(adam, factor)
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: warm_up(step, steps // 10, steps))
     fit(model, batches, adam, cross_entropy, epochs=epochs, scheduler=rate, quiet=True)
-
-
-def train_way(cfg: Config, way: str, bert: BERT, train: Batch, seed: int) -> Classifier:
-    """A classifier after training: from random weights, with a frozen BERT, or tuned."""
-    model = Classifier(bert).to(cfg.torch_device())
-    # Tuned embeddings would move only the words that have labels, away from those that have none.
-    freeze(model, {"random": 0, "frozen": cfg.layers + 1, "tuned": 1}[way])
-    factor = 1.0 if way == "random" else 0.3  # random layers have nothing to lose
-    fine_tune(model, parameter_groups(model, RATES[way], factor, 0.01), train, cfg.epochs, seed)
-    return model
 
 
 def show_ways(cfg: Config) -> dict[str, list[float]]:
     data = load_reviews(cfg)
     print(f"\n[5] {len(data.unlabelled):,} reviews without labels, then {cfg.labels} with labels")
-    no_leak("leak", "no review of a part stands in another", *data.fingerprints())
+    no_leak("leak", "no review is in two of the sets", *data.fingerprints())
     bert = pre_train(cfg, data)
 
     few = to_device(data.encode(data.train.some(16, cfg.seed)), cfg.torch_device())
     model = Classifier(make_bert(cfg, data, cfg.seed)).to(cfg.torch_device())
     adam = torch.optim.Adam(model.parameters(), lr=5e-3)
-    overfits("overfits", "16 reviews by heart: loss {}", model, few, cross_entropy, adam)
+    overfits("overfits", "16 reviews are overfitted: loss {}", model, few, cross_entropy, adam)
     predicted = model.eval()(few[0]).argmax(dim=1)
     depends_on_input("depends", "the answers depend on the review: {} right", predicted, few[1])
 
     tests = data.test()
-    scores = defaultdict(list)
-    for draw in range(cfg.draws):
-        seed = 100 * cfg.seed + draw
+    scores = {f"{kind}_{name}": [] for kind in tests for name in ("bag", "lsa", *WAYS)}
+    for seed in range(100 * cfg.seed, 100 * cfg.seed + cfg.draws):
         train = data.train.some(cfg.labels, seed)
-        bag = bag_of_words(train)
-        models = {}
-        for way in RATES:
+        models = {"bag": bag_of_words(train), "lsa": lsa(cfg, data, train)}
+        for way, (rate, factor, frozen) in WAYS.items():
             start = make_bert(cfg, data, seed) if way == "random" else copy.deepcopy(bert)
-            models[way] = train_way(cfg, way, start, data.encode(train), seed)
+            models[way] = model = Classifier(start).to(cfg.torch_device())
+            freeze(model, frozen if frozen >= 0 else cfg.layers + 1)
+            groups = parameter_groups(model, rate, factor, decay=0.01)
+            fine_tune(model, groups, data.encode(train), cfg.epochs, seed)
         for kind, part in tests.items():
-            scores[f"{kind}_bag"].append(bag.score(part.texts, part.labels))
-            for way, model in models.items():
-                scores[f"{kind}_{way}"].append(accuracy(model, data.encode(part)))
-
+            for name, model in models.items():
+                scores[f"{kind}_{name}"].append(accuracy(model, data, part))
+    print("  accuracy on the test reviews, a column for each draw of labels")
     for name, found in scores.items():
-        print(f"  {name:<13}" + "  ".join(f"{score:.3f}" for score in found))
+        print(f"  {name:<15}" + "  ".join(f"{score:.3f}" for score in found))
     if cfg.data == "generated":
         gain = np.subtract(scores["new_tuned"], scores["new_random"]).mean()
-        expect("new", "new words: {} better than from random weights", gain, at_least=0.15)
-        gain = np.subtract(scores["new_tuned"], scores["new_bag"]).mean()
-        expect("bag", "there it is {} better than TF-IDF", gain, at_least=0.15)
+        expect("new", "new words: tuned {} better than from random weights", gain, at_least=0.15)
+        gain = np.subtract(scores["known_tuned"], scores["known_frozen"]).mean()
+        expect("adapts", "known words: tuned {} better than frozen", gain, at_least=0.04)
+        gain = np.subtract(scores["new_tuned"], scores["new_uniform"]).mean()
+        expect("keeps", "new words: tuned {} better than uniform", gain, at_least=0.03)
     return scores
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def make_bert(cfg: Config, data: ReviewSet, seed: int) -> BERT:
-    """Lesson 7.7's random weights, but each layer begins as a token's vector plus the mean of all.
+def lsa(cfg: LessonConfig, data: ReviewSet, train: Reviews) -> Pipeline:
+    """TF-IDF's first singular vectors in the unlabelled texts (latent semantic analysis)."""
+    tfidf, classifier = bag_of_words(train).named_steps.values()
+    svd = TruncatedSVD(2 if cfg.data == "generated" else 100, random_state=0)
+    svd.fit(tfidf.fit_transform(data.unlabelled))
+    table = svd.transform(tfidf.transform(train.texts))
+    return make_pipeline(tfidf, svd, classifier.fit(table, train.labels))
 
-    So it is learned first which words occur together: that is what tells good from bad.
-    """
+
+def make_bert(cfg: Config, data: ReviewSet, seed: int) -> BERT:
+    """Random weights, but each layer begins as a token's vector plus the mean of all vectors."""
     torch.manual_seed(seed)
     bert = BERT(len(data.words), LENGTH, cfg.dim, cfg.layers, n_heads=4, dropout=0.0)
     for layer in bert.encoder.layers:
@@ -317,22 +313,26 @@ def pre_train(cfg: Config, data: ReviewSet) -> BERT:
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, batch: Batch) -> float:
-    tokens, labels = to_device(batch, model.head.weight.device)
-    predicted = model.eval()(tokens).argmax(dim=1)
-    return (predicted == labels).double().mean().item()
+def accuracy(model: Classifier | Pipeline, data: ReviewSet, part: Reviews) -> float:
+    if isinstance(model, Pipeline):
+        return model.score(part.texts, part.labels)
+    tokens, labels = to_device(data.encode(part), model.head.weight.device)
+    return (model.eval()(tokens).argmax(dim=1) == labels).double().mean().item()
 
 
 def draw_ways(cfg: Config, scores: dict[str, list[float]]) -> None:
     figure, axis = new_figure(size=(8, 4.8))
-    for place, (name, found) in enumerate(scores.items()):
-        axis.barh(place, np.mean(found), color=BLUE if name.endswith("tuned") else GREY)
-        axis.plot(found, [place] * len(found), "o", color="black", markersize=4)
+    names = ["TF-IDF", "LSA", *WAYS]
+    for kind, colour, shift in (("known", GREY, -0.2), ("new", BLUE, 0.2)):
+        if found := [each for name, each in scores.items() if name.startswith(kind)]:
+            rows = np.arange(len(names)) + shift
+            axis.barh(rows, np.mean(found, axis=1), 0.38, color=colour, label=f"{kind} words")
+            axis.plot(found, rows, "o", color="black", markersize=4)
     axis.axvline(0.5, color="black", linestyle="--", linewidth=1.2)
-    names = [name.replace("_", " words: ").replace("bag", "TF-IDF") for name in scores]
-    axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1), ylim=(len(names), -1))
-    axis.set(xlabel="accuracy, mean and each draw of labels (dashed: guessing)")
-    axis.set(title=f"{cfg.labels} labels: what pre-training adds on new words")
+    axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1), ylim=(len(names), -0.6))
+    axis.set(xlabel="accuracy: mean, and each draw of labels (dashed: guessing)")
+    axis.set(title=f"{cfg.labels} labels: only the unlabelled reviews explain new words")
+    axis.legend(ncols=2, loc="lower right")
     save_figure(figure, cfg.out / "ways")
 
 

@@ -132,8 +132,8 @@ def test_temperature_makes_the_loss_least_and_scales_with_the_logits(factor) -> 
 
 def test_occlusion_one_word_at_a_time(trained: Path) -> None:
     cfg = project.Config(tiny=True, device="cpu", out=trained)
-    model, reader, _ = project.restore(cfg)
-    tokens = reader.encode_one("plot is not bad")
+    model, tokenizer, _ = project.restore(cfg)
+    tokens = tokenizer.encode_one("plot is not bad")
     found = project.occlude(model, tokens, MASK)
     with torch.no_grad():
         whole = model(tokens[None])[0]
@@ -196,12 +196,13 @@ def test_real_reviews_choose_minilm_where_it_is(monkeypatch) -> None:
 def test_only_a_published_model_is_judged_on_real_reviews(monkeypatch) -> None:
     judged = []
     monkeypatch.setattr(project, "expect", lambda id, *rest, **bounds: judged.append(id))
-    metrics = {"new_bert": 0.5, "new_tfidf": 0.6, "new_p": 1.0}
+    metrics = {"new_bert": 0.5, "new_tfidf": 0.6, "new_p_tfidf": 1.0, "new_lsa": 0.6}
+    metrics |= {"known_bert_but": 0.5, "known_tfidf_but": 0.6, "known_p_tfidf": 1.0}
     project.judge(project.Config(data="sst2", model="small"), metrics)
     assert judged == []
     project.judge(project.Config(data="sst2", model="minilm"), metrics)
     project.judge(project.Config(model="small"), metrics)
-    assert judged == ["better", "sign"] * 2
+    assert judged == ["contrast", "sign", "contrast", "sign", "better"]
 
 
 def archive(path: Path) -> None:
@@ -257,5 +258,5 @@ def test_minilm_from_training_to_prompt(tmp_path: Path, capsys) -> None:
 def test_the_mask_of_minilm() -> None:
     folder = published.load_minilm()[2]
     cfg = dataclasses.replace(project.Config(), model="minilm")
-    reader = project.Reader(cfg, Words([]), folder)
-    assert reader.names(torch.tensor([reader.mask])) == ["[MASK]"]
+    tokenizer = project.Tokenizer(cfg, Words([]), folder)
+    assert tokenizer.names(torch.tensor([tokenizer.mask])) == ["[MASK]"]
