@@ -1,0 +1,539 @@
+"""Faces: drawn ones of which everything is known, and real ones, at 32 x 32 pixels.
+
+One generator draws them. A person and a shot are drawn apart, so the same person can be drawn in
+several shots (`people`); in `draw` each face is a person of its own. All numbers are drawn evenly
+between the two that are named, each apart from all others; lengths are shares of half the side,
+divided by ZOOM.
+
+    person   skin       a mixture of four tones, each channel up to 8 off
+             hair       long or short; black, brown, blond or red; each channel up to 12 off
+             head       0.44 to 0.52 wide, 0.54 to 0.62 high, a jaw that narrows by 0.1 to 0.35
+             hairline   0.24 to 0.4 above the eyes, parted in the middle or on a side
+             eyes       one of five colours; 0.19 to 0.24 from the middle, 0.085 to 0.115 wide
+             brows      0.13 to 0.18 above the eyes, 0.03 to 0.055 thick, tilted by -0.2 to 0.1
+             nose       0.18 to 0.25 long, mouth 0.15 to 0.21 wide, lips more or less red
+    shot     glasses    in half of the shots; round or square, dark or red
+             smile      in half of the shots: bent by 0.09 to 0.14, teeth show; else -0.03 to 0.02
+             pose       tilted by -10 to 10 degrees, turned by -0.09 to 0.09, moved by 0.04 at most
+             light      from left or right, up to 0.28 brighter on one cheek than on the other
+             ground     two soft colours, one above the other; a shirt of any colour
+             eyelids    0.75 to 1 of the eye is open; it looks up to 0.03 to a side
+             noise      normal, with the standard deviation 3, on each channel of each pixel
+
+The four labels (glasses, smile, hair, colour) take 2 · 2 · 2 · 4 = 32 combinations. Each comes up
+equally often, but for chance, and says nothing about what else is drawn.
+
+How difficult they are (tests/test_data_faces.py; share of new faces of which all four labels are
+read rightly, from 2,000 to learn from): the most frequent combination 0.04, the nearest neighbour
+0.35, a linear model 0.78. The small convolutional network of phase 8's project reads 0.99 of them,
+from 4,000.
+
+Real faces: `olivetti` (40 people, grey), `celeba` (20,000 of its photographs), or any folder of
+pictures. They have no labels here.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.config import LessonConfig
+from common.data.images import open_picture
+from common.data.sources import Part, Source, damaged, data_folders, find, local_path
+from common.errors import LessonError
+from common.record import current
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+SIDE = 32
+LABELS = {
+    "glasses": ("no", "yes"),
+    "smile": ("no", "yes"),
+    "hair": ("short", "long"),
+    "colour": ("black", "brown", "blond", "red"),
+}
+MODES = 32  # combinations of labels
+ZOOM = 0.84  # of the picture's half side, seen as 1 in the recipe
+BLOCK = 100  # faces that are drawn together, each block with random numbers of its own
+TINY = (160, 40)  # training faces and held-out ones of a tiny run, at most
+
+SKIN = np.array([(255, 222, 200), (236, 188, 150), (190, 130, 92), (112, 72, 52)], np.float32)
+HAIR = np.array([(34, 30, 36), (104, 64, 36), (228, 190, 104), (184, 76, 32)], np.float32)
+IRIS = np.array(
+    [(64, 40, 26), (40, 100, 190), (48, 132, 84), (104, 112, 124), (124, 84, 34)], np.float32
+)
+Parameters = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """x (n, SIDE, SIDE, 3) uint8; labels (n, 4) int64, columns as in LABELS, or None."""
+
+    x: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def pictures(self) -> "Tensor":
+        """As networks take them: (n, 3, SIDE, SIDE) float32 from -1 to 1."""
+        import torch
+
+        return torch.from_numpy(self.x).movedim(3, 1).float() / 127.5 - 1
+
+
+def draw(n: int, seed: int | tuple[int, ...]) -> Faces:
+    """n faces of n people. The first of them are the same for any larger n."""
+    entropy = np.atleast_1d(seed).tolist()
+    parts = []
+    for number in range(-(-n // BLOCK)):
+        rng = np.random.default_rng([*entropy, number])
+        parts.append(_picture(_person(BLOCK, rng), _shot(BLOCK, rng), rng))
+    return _joined(parts, n)
+
+
+def people(count: int, shots: int, seed: int | tuple[int, ...]) -> tuple[Faces, np.ndarray]:
+    """`count` people, `shots` faces of each in a row; and the number of each face's person."""
+    rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), count, shots])
+    who = np.repeat(np.arange(count), shots)
+    persons = {name: values[who] for name, values in _person(count, rng).items()}
+    poses = _shot(len(who), rng)
+    parts = []
+    for start in range(0, len(who), BLOCK):
+        rows = slice(start, start + BLOCK)
+        person = {name: values[rows] for name, values in persons.items()}
+        shot = {name: values[rows] for name, values in poses.items()}
+        parts.append(_picture(person, shot, rng))
+    return _joined(parts, len(who)), who
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Three parts, no face in two of them; `labels` of real faces are None."""
+
+    name: str
+    train: Faces
+    val: Faces
+    _test: Faces = field(repr=False)
+
+    def test(self) -> Faces:
+        """Read it once, at the end: it measures nothing more once something was chosen by it."""
+        current().read_test(self._test.x)
+        return self._test
+
+    def fingerprints(self) -> list[np.ndarray]:
+        """Each part as rows of bytes, so that `no_leak` can compare them."""
+        return [part.x.reshape(len(part), -1) for part in (self.train, self.val, self._test)]
+
+
+def load_faces(cfg: LessonConfig, name: str, n: int, held_out: int, seed: int = 0) -> FaceSet:
+    """n training faces at most; `held_out` for validation and as many for testing.
+
+    name: generated, olivetti, celeba, or a folder of pictures. A tiny run takes TINY of them.
+    Raises LessonError for a name that is none of these, and for a folder with too few pictures.
+    """
+    if cfg.tiny:
+        n, held_out = min(n, TINY[0]), min(held_out, TINY[1])
+    if name == "generated":
+        sizes = (n, held_out, held_out)
+        current().use_data(name, f"{sum(sizes):,} faces drawn with seed {seed}")
+        return FaceSet(name, *(draw(size, (seed, part)) for part, size in enumerate(sizes)))
+
+    if name == "olivetti":
+        x = _read_olivetti(cfg)
+    elif name == "celeba":
+        x = _read_celeba(cfg)
+    elif Path(name).expanduser().is_dir():
+        x = read_folder(Path(name).expanduser(), limit=n + 2 * held_out)
+    else:
+        raise LessonError(
+            f"--data {name} is no data set and no folder. "
+            "Give generated, olivetti, celeba, or a folder of pictures."
+        )
+
+    # each picture once, or a copy in another part would look like a forgery
+    _, first = np.unique(x.reshape(len(x), -1), axis=0, return_index=True)
+    if len(first) < len(x):
+        print(f"  left out: {len(x) - len(first)} pictures that are there twice")
+    least = 4 * held_out
+    if len(first) < least:
+        raise LessonError(
+            f"--data {name} has {len(first)} different faces; with {held_out} held out twice it "
+            f"takes {least} or more. Add pictures, or give a smaller --held-out."
+        )
+    chosen = np.random.default_rng(seed).permutation(np.sort(first))
+    test, val, train = np.split(chosen, [held_out, 2 * held_out])
+    return FaceSet(name, *(Faces(x[rows]) for rows in (train[:n], val, test)))
+
+
+def _joined(parts: list[Faces], n: int) -> Faces:
+    pictures = np.concatenate([part.x for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    return Faces(pictures[:n], labels[:n])
+
+
+def mode_of(labels: np.ndarray) -> np.ndarray:
+    """Which of the MODES combinations: (n, 4) -> (n,)"""
+    glasses, smile, hair, colour = labels.T
+    return ((glasses * 2 + smile) * 2 + hair) * 4 + colour
+
+
+# A person, a shot
+
+
+def _person(n: int, rng: np.random.Generator) -> Parameters:
+    tone = rng.uniform(0, len(SKIN) - 1.001, n)
+    lower = tone.astype(int)
+    share = (tone - lower)[:, None]
+    colour = rng.integers(len(HAIR), size=n)
+    return {
+        "skin": (1 - share) * SKIN[lower] + share * SKIN[lower + 1] + rng.uniform(-8, 8, (n, 3)),
+        "hair": rng.integers(2, size=n),
+        "colour": colour,
+        "hair_colour": HAIR[colour] + rng.uniform(-12, 12, (n, 3)),
+        "width": rng.uniform(0.44, 0.52, n),
+        "height": rng.uniform(0.54, 0.62, n),
+        "jaw": rng.uniform(0.1, 0.35, n),
+        "hairline": rng.uniform(0.24, 0.4, n),
+        "parting": rng.uniform(-0.3, 0.3, n),
+        "iris": IRIS[rng.integers(len(IRIS), size=n)],
+        "apart": rng.uniform(0.19, 0.24, n),
+        "eye": rng.uniform(0.085, 0.115, n),
+        "brow": rng.uniform(0.13, 0.18, n),
+        "thick": rng.uniform(0.03, 0.055, n),
+        "tilt": rng.uniform(-0.2, 0.1, n),
+        "nose": rng.uniform(0.18, 0.25, n),
+        "mouth": rng.uniform(0.15, 0.21, n),
+        "red": rng.uniform(0.25, 0.75, n),
+    }
+
+
+def _shot(n: int, rng: np.random.Generator) -> Parameters:
+    smile = rng.integers(2, size=n)
+    bend = np.where(smile, rng.uniform(0.09, 0.14, n), rng.uniform(-0.03, 0.02, n))
+    above = rng.uniform(130, 235, (n, 1)) + rng.uniform(-35, 20, (n, 3))
+    return {
+        "glasses": rng.integers(2, size=n),
+        "square": rng.integers(2, size=n),
+        "frame": np.where(
+            rng.integers(2, size=(n, 1)), [(30.0, 30.0, 38.0)], [(140.0, 30.0, 44.0)]
+        ),
+        "smile": smile,
+        "bend": bend,
+        "roll": np.radians(rng.uniform(-10, 10, n)),
+        "yaw": rng.uniform(-0.09, 0.09, n),
+        "move": rng.uniform(-0.04, 0.04, (2, n)),
+        "light": rng.uniform(-0.14, 0.14, n),
+        "above": above,
+        "below": above + rng.uniform(-40, 10, (n, 3)),
+        "shirt": rng.uniform(30, 225, (n, 3)),
+        "open": rng.uniform(0.75, 1, n),
+        "gaze": rng.uniform(-0.03, 0.03, n),
+    }
+
+
+# Drawing: each part is painted over the parts before it
+
+
+class _Canvas:
+    """n pictures (n, SIDE, SIDE, 3) that are painted over, part by part.
+
+    A part is given by the depth of each pixel's centre inside its outline, below 0 outside.
+    """
+
+    def __init__(self, colour: np.ndarray):
+        self.x = colour
+
+    def paint(self, depth: np.ndarray, colour: np.ndarray, strength: float = 1.0) -> None:
+        """A pixel on the outline is part of both: its share is its depth in pixels, plus 1/2."""
+        cover = (depth * (SIDE / 2) / ZOOM + 0.5).clip(0, 1)
+        hit = np.nonzero(cover)
+        cover = strength * cover[hit][:, None]
+        colour = colour[hit[0]] if colour.ndim == 2 else colour[hit]
+        self.x[hit] += cover * (colour - self.x[hit])
+
+
+def _ellipse(u: np.ndarray, v: np.ndarray, width, height) -> np.ndarray:
+    """Nearly the depth in an ellipse around 0, with these half axes."""
+    return (1 - np.hypot(u / width, v / height)) * np.minimum(width, height)
+
+
+def _picture(person: Parameters, shot: Parameters, rng: np.random.Generator) -> Faces:
+    """The faces, one for each row of the parameters."""
+    n = len(person["width"])
+
+    def column(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[:, None, None]
+
+    p = {name: column(values) for name, values in person.items() if values.ndim == 1}
+    s = {name: column(values) for name, values in shot.items() if values.ndim == 1}
+    colours = {
+        name: values.astype(np.float32)
+        for name, values in (person | shot).items()
+        if values.shape == (n, 3)
+    }
+
+    # u, v in the picture; then x, y along the head, which is moved and tilted
+    middle = (ZOOM * ((np.arange(SIDE) + 0.5) / SIDE * 2 - 1)).astype(np.float32)
+    v, u = np.meshgrid(middle, middle, indexing="ij")
+    across = u - column(shot["move"][0])
+    down = v - column(shot["move"][1]) + 0.02
+    x = across * np.cos(s["roll"]) + down * np.sin(s["roll"])
+    y = down * np.cos(s["roll"]) - across * np.sin(s["roll"])
+
+    height = (v[None, :, :, None] / ZOOM + 1) / 2
+    ground = (
+        colours["above"][:, None, None] * (1 - height) + colours["below"][:, None, None] * height
+    )
+    canvas = _Canvas(ground)
+    skin = colours["skin"]
+    hair = colours["hair_colour"]
+    width, tall = p["width"], p["height"]
+    long = p["hair"] > 0.5
+
+    # behind the head: long hair falls to the shoulders
+    behind = _ellipse(x, y + 0.12, width + 0.1, tall + 0.08)
+    sides = np.minimum(_ellipse(x, y - 0.18, width + 0.14, np.float32(0.72)), 0.64 - y)
+    canvas.paint(np.where(long, np.maximum(behind, sides), -1), hair * 0.8)
+    canvas.paint(np.minimum(0.2 - np.abs(x), y), skin * 0.82)
+    canvas.paint(_ellipse(u - column(shot["move"][0]), v - 1.12, 0.85, 0.42), colours["shirt"])
+    canvas.paint(_ellipse(x, y - 0.66, 0.2, 0.14), skin * 0.82)
+    ears = _ellipse(np.abs(x) - width, y - 0.04, np.float32(0.09), np.float32(0.13))
+    canvas.paint(np.where(long, -1, ears), skin * 0.9)
+
+    # the head: narrower towards the chin; lit from one side
+    narrow = width * (1 - p["jaw"] * (y / tall).clip(0, 1) ** 2)
+    face = _ellipse(x, y - 0.03, narrow, tall)
+    lit = 1 + s["light"] * (x / width).clip(-1, 1) - 0.1 * (np.hypot(x, y) / tall) ** 2
+    shaded = skin[:, None, None] * lit[..., None]
+    canvas.paint(face, shaded)
+
+    # what turns with the head lies on its front
+    fx = x - s["yaw"]
+    cheeks = np.exp(-((np.abs(fx) - 0.26) ** 2 + (y - 0.2) ** 2) / 0.012)[..., None]
+    blush = np.array([24.0, -12.0, -6.0], np.float32)
+    canvas.x += 0.6 * cheeks * blush * (face > 0)[..., None]
+
+    # the hair in front: above a line that rises from the parting to both sides
+    line = -p["hairline"] + 0.5 * (fx - p["parting"]) ** 2 - 0.03
+    cap = _ellipse(x, y + 0.06, width + 0.05, tall + 0.03)
+    fringe = np.minimum(cap, line - y)
+    sideburns = np.minimum(cap, np.minimum(np.abs(x) - (width - 0.07), 0.02 - y))
+    strands = 1 + 0.12 * np.sin(14 * (x - p["parting"]) + 6 * y) + s["light"] * x
+    canvas.paint(np.maximum(fringe, sideburns), hair[:, None, None] * strands[..., None])
+    locks = np.minimum(sides, np.minimum(np.abs(x) - (width - 0.08), y + 0.3))
+    canvas.paint(np.where(long, locks, -1), hair[:, None, None] * strands[..., None])
+
+    # eyes and brows; a side is -1 or 1
+    for side in (-1, 1):
+        ex = fx - side * p["apart"]
+        lid = _ellipse(ex, y, p["eye"], 0.75 * p["eye"] * s["open"])
+        white = np.full((n, 3), 246.0, np.float32)
+        canvas.paint(lid, white)
+        pupil = _ellipse(ex - s["gaze"], y, np.float32(0.062), np.float32(0.066))
+        canvas.paint(np.minimum(pupil, lid + 0.02), colours["iris"])
+        canvas.paint(np.minimum(pupil - 0.03, lid + 0.02), colours["iris"] * 0.3)
+        lash = np.minimum(0.02 - np.abs(lid), -y - 0.02)
+        canvas.paint(lash, skin * 0.35)
+        arch = y + p["brow"] + side * p["tilt"] * ex + 0.8 * ex**2
+        brow = np.minimum(p["thick"] / 2 - np.abs(arch), 0.11 - np.abs(ex))
+        canvas.paint(brow, np.minimum(hair * 0.75, skin * 0.75))
+
+    # nose: a shadow on the side that is away from the light, and its tip
+    away = fx + 0.35 * s["light"] * (y / p["nose"])
+    bridge = np.minimum(0.035 - np.abs(away), np.minimum(y, p["nose"] - y))
+    canvas.paint(bridge, skin * 0.88, 0.6)
+    tip = _ellipse(fx, y - p["nose"], np.float32(0.075), np.float32(0.035))
+    canvas.paint(tip, skin * 0.72, 0.8)
+
+    # mouth: a bent band; a smile shows teeth below its upper edge
+    my = y - p["nose"] - 0.15
+    curve = my - s["bend"] * (1 - (fx / p["mouth"]) ** 2) + 0.3 * s["bend"]
+    ends = p["mouth"] - np.abs(fx)
+    lips = skin * (1 - person["red"].astype(np.float32)[:, None] * 0.5)
+    lips[:, 0] = skin[:, 0] * 0.85
+    upper = my + 0.3 * s["bend"]
+    teeth = np.minimum(np.minimum(upper + 0.01, -curve), ends)
+    canvas.paint(np.where(s["smile"] > 0.5, teeth, -1), np.full((n, 3), 250.0, np.float32))
+    canvas.paint(np.minimum(0.035 - np.abs(curve), ends), lips * 0.8)
+    top = np.minimum(0.02 - np.abs(upper), ends)
+    canvas.paint(np.where(s["smile"] > 0.5, top, -1), lips * 0.7)
+
+    # glasses: two rings or boxes, a bridge between them, and arms to the ears
+    worn = s["glasses"] > 0.5
+    for side in (-1, 1):
+        gx = np.abs(fx - side * (p["apart"] + 0.01))
+        ring = np.hypot(gx, y) - 0.165
+        box = np.maximum(gx - 0.165, np.abs(y - 0.01) - 0.13)
+        edge = 0.026 - np.abs(np.where(s["square"] > 0.5, box, ring))
+        canvas.paint(np.where(worn, edge, -1), colours["frame"])
+    between = np.minimum(0.022 - np.abs(y + 0.02), p["apart"] - 0.15 - np.abs(fx))
+    arms = np.minimum(0.02 - np.abs(y + 0.03), np.abs(fx) - p["apart"] - 0.165)
+    arms = np.minimum(arms, width + 0.02 - np.abs(x))
+    canvas.paint(np.where(worn, np.maximum(between, arms), -1), colours["frame"])
+
+    noise = rng.normal(scale=3, size=canvas.x.shape)
+    pictures = (canvas.x + noise).round().clip(0, 255).astype(np.uint8)
+    labels = np.stack([shot["glasses"], shot["smile"], person["hair"], person["colour"]], axis=1)
+    return Faces(pictures, labels.astype(np.int64))
+
+
+# Real faces
+
+
+def squared(picture: "Image.Image", box: tuple[float, float, float, float] | None = None):
+    """The square in the middle (or `box`), SIDE pixels wide: (SIDE, SIDE, 3) uint8."""
+    from PIL import Image
+
+    if box is None:
+        side = min(picture.size)
+        left = (picture.width - side) / 2
+        top = (picture.height - side) / 2
+        box = (left, top, left + side, top + side)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        # what is transparent gets a white ground, not whatever colour hides there
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX, box))
+
+
+def read_folder(folder: Path, limit: int = 20_000) -> np.ndarray:
+    """The pictures in a folder and the folders in it, in the order of their names, at most `limit`.
+
+    What cannot be read as a picture is left out, counted, and the first of it named.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    pictures = []
+    broken = []
+    for path in paths:
+        if len(pictures) == limit:
+            break
+        try:
+            opened = open_picture(path, str(path), formats=FORMATS, max_pixels=50_000_000)
+            pictures.append(squared(opened))
+        except LessonError as error:
+            broken.append(str(error))
+    if broken:
+        print(f"  left out: {len(broken)} of {len(paths)} files, first: {broken[0]}")
+    if not pictures:
+        raise LessonError(
+            f"{folder} holds no picture that can be read. "
+            f"It takes files whose names end with {', '.join(ENDINGS)}."
+        )
+    current().use_data(folder.name, f"{len(pictures):,} pictures of {folder}")
+    return np.stack(pictures)
+
+
+def _read_olivetti(cfg: LessonConfig) -> np.ndarray:
+    """400 grey pictures of 40 people: 112 x 92 as they were taken, or scikit-learn's 64 x 64."""
+    from PIL import Image
+
+    path = find(OLIVETTI_SOURCE, cfg.data_dir)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x = file["x"]
+    except Exception as error:  # a damaged archive fails in a dozen ways
+        raise damaged(OLIVETTI_SOURCE, path, f"{type(error).__name__}: {error}") from None
+    if x.dtype != np.uint8 or x.shape not in ((400, 112, 92), (400, 64, 64)):
+        raise damaged(OLIVETTI_SOURCE, path, f"x holds {x.dtype} of shape {x.shape}")
+    current().use_data("olivetti", path)
+    return np.stack([squared(Image.fromarray(picture)) for picture in x])
+
+
+def _convert_olivetti(parts: Sequence[Path], target: Path) -> None:
+    """By scikit-learn, which downloads the file from its mirror and compares its SHA-256."""
+    from sklearn.datasets import fetch_olivetti_faces
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            faces = fetch_olivetti_faces(data_home=folder)
+        except (OSError, ValueError) as error:
+            raise LessonError(
+                f"olivetti could not be downloaded ({' '.join(str(error).split())[:200]}). The "
+                "project runs without it when you leave --data out. If you have "
+                f"{OLIVETTI_SOURCE.file}, give its folder with --data-dir."
+            ) from None
+    with open(target, "wb") as file:
+        x = (faces.images * 255).round().astype(np.uint8)
+        np.savez(file, x=x, person=faces.target, shot=np.tile(np.arange(1, 11), 40))
+
+
+def _read_celeba(cfg: LessonConfig) -> np.ndarray:
+    """The archive itself may lie in --data-dir or COURSE_DATA; it is read where it is."""
+    archive = CELEBA_SOURCE.parts[0].file
+    for folder in data_folders(cfg.data_dir):
+        if local_path(CELEBA_SOURCE, cfg.data_dir) is None and (folder / archive).exists():
+            try:
+                x = _celeba_pictures(folder / archive, 400 if cfg.tiny else CELEBA)
+            except Exception as error:  # as above
+                why = f"{type(error).__name__}: {error}"
+                raise damaged(CELEBA_SOURCE, folder / archive, why) from None
+            current().use_data("celeba", folder / archive)
+            return x
+
+    path = find(CELEBA_SOURCE, cfg.data_dir)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x = file["x"]
+    except Exception as error:  # as above
+        raise damaged(CELEBA_SOURCE, path, f"{type(error).__name__}: {error}") from None
+    if x.dtype != np.uint8 or x.shape != (CELEBA, SIDE, SIDE, 3):
+        raise damaged(CELEBA_SOURCE, path, f"x holds {x.dtype} of shape {x.shape}")
+    current().use_data("celeba", path)
+    return x
+
+
+def _celeba_pictures(path: Path, limit: int) -> np.ndarray:
+    """The first pictures of img_align_celeba.zip, 178 x 218 each, cut around the face."""
+    pictures = []
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        if len(names) < limit:
+            raise ValueError(f"{len(names)} pictures, and {limit} are taken")
+        for name in names[:limit]:
+            with archive.open(name) as member:
+                picture = open_picture(member, name, formats=("JPEG",))
+                pictures.append(squared(picture, box=(25, 55, 153, 183)))
+    return np.stack(pictures)
+
+
+def _convert_celeba(parts: Sequence[Path], target: Path) -> None:
+    pictures = _celeba_pictures(parts[0], CELEBA)
+    with open(target, "wb") as file:
+        np.savez(file, x=pictures)
+
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+CELEBA = 20_000  # of its 202,599 photographs, the first ones
+OLIVETTI_SOURCE = Source(
+    "olivetti",
+    "orl_faces.npz",
+    (),  # scikit-learn brings it
+    _convert_olivetti,
+    "400 faces of 40 people, grey (AT&T Laboratories Cambridge)",
+)
+CELEBA_SOURCE = Source(
+    "celeba",
+    "celeba.npz",
+    (
+        # for research that is not commercial; address and hash as in torchvision
+        Part(
+            "img_align_celeba.zip",
+            "md5:00d2c5bc6d35e252742224ab0c1e8fcb",
+            1443490838,
+            (
+                "https://drive.usercontent.google.com/download"
+                "?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t",
+            ),
+        ),
+    ),
+    _convert_celeba,
+    "photographs of famous people, 20,000 of them at 32 x 32",
+)
