@@ -6,11 +6,11 @@ You will be able to answer
     2. Which sentences share a batch?         show_batches  by-length, padding
     3. What does BLEU count?                  show_bleu     by-hand, as-sacrebleu
     4. Which translation does a beam choose?  show_beam     penalty, greedy, best
-    5. How good is it, beside what?  show_results  apart, new, overfits, depends, exact, beside
+    5. How good is it?        show_results  apart, new, overfits, depends, exact, recurrent, beside
 Predict   word_by_word_bleu: each word by its likeliest translation: what BLEU, of 100?
 Run       python phase07_transformer/project-translation.py       about six minutes
           … --interactive        translates what you write; --prompt "The old dog." does it once
-          … --data multi30k      captions of photographs; --data enzh: English to Chinese
+          … --data multi30k      captions to German; --data enzh: to Chinese; --reverse: back
 Needs     phase06_rnn/07-seq2seq, phase06_rnn/08-attention-basic,
           phase07_transformer/06-transformer-full
 Reference sacrebleu.corpus_bleu
@@ -59,6 +59,7 @@ FREE = ("preset", "device", "data_dir", "out", "resume", "debug", "beam", "alpha
 @dataclass
 class Config(LessonConfig):
     data: str = param("generated", "sentences", choices=tuple(RECIPES), long="multi30k")
+    reverse: bool = param(False, "translate into English")
     merges: int | None = param(None, "merges of the byte-pair encoding", low=0)
     dim: int | None = param(None, "width of the vectors, a multiple of 16", tiny=32, long=256)
     layers: int | None = param(None, "layers of encoder and decoder", tiny=1)
@@ -71,7 +72,7 @@ class Config(LessonConfig):
     longest: int = param(60, "tokens at most; longer pairs are left out", tiny=24)
     recurrent: bool = param(True, "train phase 6's model with attention beside it")
     beam: int = param(4, "width K of the beam", tiny=2)
-    alpha: float = param(0.6, "exponent of the length penalty")
+    alpha: float = param(0.6, "exponent of the length penalty", low=0)
     prompt: str | None = param(None, "the trained model translates this, once")
     interactive: bool = param(False, "write sentences that the trained model translates")
 
@@ -143,10 +144,10 @@ def cut(word: str, merges: list[tuple[str, str]]) -> list[str]:
 def show_tokens(cfg: Config, pairs: PairSet) -> Tokenizer:
     print("\n[1] Frequent neighbours become one symbol")
     words = Counter({"low": 5, "lower": 2, "newest": 6, "widest": 3})
-    wanted = [("e", "s"), ("es", "t"), ("l", "o"), ("lo", "w"), ("e", "w"), ("ew", "est")]
-    wanted += [("n", "ewest")]
-    text = "low 5, lower 2, newest 6, widest 3: e+s, es+t, l+o, lo+w, e+w, ew+est, n+ewest"
+    joined = "e+s es+t l+o lo+w e+w ew+est n+ewest"
+    wanted = [tuple(pair.split("+")) for pair in joined.split()]
     found = [learn_merges(words, 7), learn_merges(words, 2), learn_merges(Counter({"ab": 1}), 9)]
+    text = f"low 5, lower 2, newest 6, widest 3: {joined}"
     check("merged", text, found == [wanted, wanted[:2], []])
     merges = [("b", "c"), ("a", "b"), ("bc", "d")]
     found = [cut(word, merges) for word in ("abcd", "abab", "dacb")]
@@ -170,9 +171,8 @@ def show_tokens(cfg: Config, pairs: PairSet) -> Tokenizer:
 def batches_by_length(lengths: Tensor, generator: torch.Generator, most: int) -> list[Tensor]:
     """Which sentences share a batch: of similar length, and each time others.
 
-    lengths (n,): the tokens of each. Put all in a random order, sort that by length (stable), and
-    cut from the short end on: a batch goes on as long as its size times its longest is at most
-    `most`. Returns the numbers of the sentences of each batch, the batches in a random order.
+    lengths (n,): the tokens of each. From a random order, sorted by length, a batch takes sentences
+    while its size times its longest is at most `most`. Returns their numbers, batches shuffled.
     """
     # practice: Batches by length
     order = torch.randperm(len(lengths), generator=generator)
@@ -209,7 +209,7 @@ def show_batches(cfg: Config, rows: list[Row]) -> dict[str, float]:
         mixed.append(sentences.pad([rows[number] for number in chosen]))
     at_random = sentences.share_of_padding(mixed)
     text = f"at random {at_random:.3f} of all positions are padding, by length {{}}"
-    check("padding", text, by_length, at_most=at_random / 2)
+    check("padding", text, by_length, at_most=0.6 * at_random)
     return {"padding": by_length, "padding_random": at_random}
 
 
@@ -219,11 +219,10 @@ def show_batches(cfg: Config, rows: list[Row]) -> dict[str, float]:
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
     """BLEU (Papineni et al. 2002), from 0 to 100, of all translations together.
 
-    For n from 1 to 4: which share of the n-grams (n words in a row) of the translations stands in
-    their references, too? An n-gram counts at most as often as its reference has it. BLEU is 100
-    times the geometric mean of the four shares, times exp(1 - r / c) if the references have more
-    words, r, than the translations, c. Of orders without a match, the first counts half a match,
-    the next a quarter, and so on. Without a match at all, or without any 4-gram, it is 0.
+    For n from 1 to 4: which share of the n-grams (n words in a row) stands in the references, each
+    at most as often as there? BLEU is 100 times their geometric mean, times exp(1 - r / c)
+    if the references have more words, r, than the translations, c. Of orders without a match the
+    first counts 1/2, the next 1/4, and so on; without any match, or any 4-gram, BLEU is 0.
     """
     # practice: BLEU
     matches = [0] * 4
@@ -293,8 +292,8 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """The best translation of each sentence (B, S): tokens (B, at most `length`), scores (B,).
 
-    The K candidates of all sentences are decoded in one call, as B·K rows. A score is log p divided
-    by the length penalty, END counted. One that has ended stays, unless K others are better.
+    A score is log p divided by the length penalty, END counted. A candidate that has ended stays,
+    unless K others are better.
     """
     # practice: Beam search for a whole batch
     memory, mask = model.encode(source)
@@ -446,11 +445,10 @@ def show_results(cfg: Config, pairs: PairSet, rows: list[Row], tokenizer: Tokeni
     print("\n[5] Training; then the test part, once")
     no_leak("apart", "no sentence stands in two parts", *pairs.fingerprints())
     if pairs.name == "generated":
-        text = "{} of the test sentences combine an adjective and a noun as training never does"
-        check("new", text, share_with_new(pairs), at_least=1.0)
+        check("new", "{} of the test sentences combine anew", share_with_new(pairs), at_least=1)
 
     model = transformer.Transformer(len(tokenizer), len(tokenizer), 32, 2, 64, 1, 0.0, True)
-    batch = sentences.pad(rows[:8])
+    batch = sentences.pad(sentences.one_of_each(rows)[:8])
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     overfits("overfits", "8 pairs: the loss falls to {}", model, batch, loss_of, adam, steps=70)
     written, _ = beam_search(model.eval(), batch[0], 2, cfg.alpha, batch[1].shape[1])
@@ -478,9 +476,12 @@ def show_results(cfg: Config, pairs: PairSet, rows: list[Row], tokenizer: Tokeni
     if pairs.name == "generated":
         text = "the Transformer translates {} of the test sentences without an error"
         expect("exact", text, metrics["transformer_exact"], at_least=0.95)
-    best = max(metrics["copy_bleu"], metrics["word_by_word_bleu"])
-    text = "the better of copying and word by word has {} BLEU; 3/4 of the Transformer's are more"
-    expect("beside", text, best, below=0.75 * metrics["transformer_bleu"])
+    ours = metrics["transformer_bleu"]
+    if cfg.recurrent:
+        text = "phase 6's model with attention has {} BLEU, at most 1.05 times as much"
+        expect("recurrent", text, metrics["recurrent_bleu"], at_most=1.05 * ours)
+    share = 0.95 if cfg.reverse else 0.6  # English words have fewer endings
+    expect("beside", "word by word has {} BLEU", metrics["word_by_word_bleu"], below=share * ours)
     draw_training(cfg, curves, metrics)
     return metrics, models["transformer"]
 
@@ -548,16 +549,15 @@ def report(found: dict, references: Sequence[str], curves: dict) -> dict[str, fl
 
 def draw_training(cfg: Config, curves: dict[str, list[dict]], metrics: dict[str, float]) -> None:
     figure, axis = new_figure(size=(8, 4.8))
-    labels = {"transformer": "Transformer", "recurrent": "GRU with attention (6.8)"}
-    for (kind, history), colour in zip(curves.items(), (BLUE, ORANGE)):
+    labels = ("Transformer", "GRU with attention (6.8)")
+    for (kind, history), colour, label in zip(curves.items(), (BLUE, ORANGE), labels):
         seconds = torch.tensor([row["seconds"] for row in history]).cumsum(dim=0).tolist()
         scores = [row["val_bleu"] for row in history]
-        axis.plot(seconds, scores, "o-", color=colour, label=labels[kind])
+        axis.plot(seconds, scores, "o-", color=colour, label=label)
         metrics |= {f"{kind}_curve": scores, f"{kind}_curve_seconds": seconds}
-    axis.axhline(metrics["word_by_word_bleu"], color=GREY, linestyle="--", label="word by word")
-    axis.axhline(metrics["copy_bleu"], color=GREY, linestyle=":", label="the source itself")
+    axis.axhline(metrics["word_by_word_bleu"], color=GREY, label="word by word (test)")
     axis.set(xlabel="seconds of training", ylabel="BLEU, validation, greedy", ylim=0, xlim=0)
-    axis.set(title="What training buys, by the seconds that it took")
+    axis.set(title="BLEU after each pass over the training sentences")
     axis.legend()
     save_figure(figure, cfg.out / "bleu")
 
@@ -565,7 +565,7 @@ def draw_training(cfg: Config, curves: dict[str, list[dict]], metrics: dict[str,
 @torch.no_grad()
 def draw_attention(cfg: Config, model: nn.Module, tokenizer: Tokenizer, texts: list[str]) -> None:
     """Where the last layer looks while it writes, mean over the heads."""
-    figure, axes = new_figure(1, len(texts), size=(7.5 * len(texts), 6.4))
+    figure, axes = new_figure(1, len(texts), size=(6.5 * len(texts), 6.2))
     for axis, text in zip(axes, texts):
         source = torch.tensor([tokenizer.encode(text)], device=cfg.torch_device())
         tokens, _ = beam_search(model, source, cfg.beam, cfg.alpha, 2 * source.shape[1] + 10)
@@ -576,7 +576,7 @@ def draw_attention(cfg: Config, model: nn.Module, tokenizer: Tokenizer, texts: l
         axis.set_xticks(range(source.shape[1]), tokenizer.names_of(source[0]), rotation=90)
         axis.set_yticks(range(tokens.shape[1]), tokenizer.names_of(tokens[0]))
         axis.grid(False)
-        axis.set(xlabel="source", ylabel="writes", title="Where the last layer looks")
+        axis.set(xlabel="source", ylabel="translation", title="Where the last layer looks")
     save_figure(figure, cfg.out / "attention")
 
 
@@ -585,14 +585,14 @@ def run(cfg: Config) -> dict | None:
         return answer(cfg)
 
     settle(cfg)
-    pairs = load_pairs(cfg)
+    pairs = load_pairs(cfg, cfg.reverse)
     tokenizer = show_tokens(cfg, pairs)
     rows = sentences.encode_pairs(tokenizer, pairs.train, cfg.longest)
     metrics = show_batches(cfg, rows)
     show_bleu(cfg, pairs)
     show_beam(cfg)
     scores, model = show_results(cfg, pairs, rows, tokenizer)
-    draw_attention(cfg, model, tokenizer, [source for source, _ in pairs.val[:2]])
+    draw_attention(cfg, model, tokenizer, sorted(dict(pairs.val[:20]), key=len)[8:10])
     return metrics | scores
 
 

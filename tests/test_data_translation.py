@@ -202,6 +202,21 @@ def test_english_and_chinese_are_split_by_the_english_sentence(mirror):
     assert tiny.train == pairs.train[: translation.ROWS[True][0]]
 
 
+def test_the_other_way_no_sentence_stands_in_two_parts():
+    train = [("Hi.", "嗨。"), ("Hello.", "你好。"), ("Good day.", "你好。"), ("Run!", "快跑！")]
+    val = [("Hurry!", "快跑！"), ("Hey.", "嘿。")]
+    pairs = translation.PairSet("enzh", ("English", "Chinese"), train, val, [("Yo.", "嘿。")])
+    turned = pairs.reversed()
+    assert turned.languages == ("Chinese", "English")
+    assert turned.train == [("嗨。", "Hi."), ("你好。", "Hello."), ("你好。", "Good day.")]
+    assert turned.val == [("快跑！", "Hurry!")] and turned._test == [("嘿。", "Yo.")]
+
+    cfg = LessonConfig(data="generated", tiny=True)
+    there, back = translation.load_pairs(cfg), translation.load_pairs(cfg, reverse=True)
+    assert back.val == [pair[::-1] for pair in there.val]
+    assert translation.share_with_new(back) == translation.share_with_new(there) == 1
+
+
 @pytest.mark.parametrize("data, file", [("multi30k", "multi30k/val.de"), ("enzh", "cmn-eng.txt")])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"<html>log in</html>"])
 def test_a_damaged_file_is_one_sentence(mirror, data, file, content):
@@ -266,6 +281,11 @@ def test_pairs_that_are_too_long_or_empty_are_left_out():
     assert len(rows) == 8 and rows[0][1].tolist() == [*tokenizer.encode("b"), END]
     with pytest.raises(LessonError, match="only 0 pairs"):
         sentences.encode_pairs(tokenizer, pairs, longest=1)
+
+
+def test_of_a_sentence_with_two_translations_the_first_stays():
+    rows = [(torch.tensor([5, 6]), 1), (torch.tensor([5]), 2), (torch.tensor([5, 6]), 3)]
+    assert [target for _, target in sentences.one_of_each(rows)] == [1, 2]
 
 
 def test_padding_is_counted_on_both_sides():

@@ -125,6 +125,14 @@ def pad(rows: "Sequence[Row]") -> "Row":
     return fill_up(sources), fill_up(targets)
 
 
+def one_of_each(rows: "list[Row]") -> "list[Row]":
+    """The first row of each source: with two translations to one source, none can be certain."""
+    found = {}
+    for source, target in rows:
+        found.setdefault(tuple(source.tolist()), (source, target))
+    return list(found.values())
+
+
 class PairBatches:
     """Rows in batches, grouped anew in every pass; its state is for `Checkpoint`.
 

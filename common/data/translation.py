@@ -43,16 +43,27 @@ class PairSet:
         current().read_test(np.frombuffer(content, dtype=np.uint8))
         return self._test
 
+    def reversed(self) -> "PairSet":
+        """From the second language into the first, without what would then stand in two parts."""
+        parts = ([pair[::-1] for pair in part] for part in (self.train, self.val, self._test))
+        train, val, test = parts
+        val = _without(val, test)
+        return PairSet(self.name, self.languages[::-1], _without(train, val + test), val, test)
+
     def fingerprints(self) -> list[np.ndarray]:
         """The sentences to translate, part by part, for `no_leak`; reads no test."""
         parts = (self.train, self.val, self._test)
         return [np.array([source for source, _ in part], dtype=str) for part in parts]
 
 
-def load_pairs(cfg: LessonConfig) -> PairSet:
-    """What cfg.data names: generated, multi30k (English, German) or enzh (English, Chinese)."""
+def load_pairs(cfg: LessonConfig, reverse: bool = False) -> PairSet:
+    """What cfg.data names: generated, multi30k (English, German) or enzh (English, Chinese).
+
+    reverse: into English instead.
+    """
     loaders = {"generated": generated, "multi30k": load_multi30k, "enzh": load_enzh}
-    return loaders[cfg.data](cfg)
+    pairs = loaders[cfg.data](cfg)
+    return pairs.reversed() if reverse else pairs
 
 
 # Generated sentences
@@ -340,7 +351,8 @@ def combinations(text: str) -> set[tuple[str, str]]:
 
 def share_with_new(pairs: PairSet) -> float:
     """How many generated test sentences have a combination that training has not."""
-    train, _, test = pairs.fingerprints()
+    english = pairs.languages.index("English")
+    train, test = ([pair[english] for pair in part] for part in (pairs.train, pairs._test))
     known = set().union(*(combinations(text) for text in train))
     return sum(not combinations(text) <= known for text in test) / len(test)
 
@@ -467,13 +479,18 @@ def _real(
     name: str, where: Path, languages: tuple[str, str], parts: list[list[Pair]], tiny: bool
 ) -> PairSet:
     train, val, test = parts
-    elsewhere = {source for source, _ in val + test}
-    train = [pair for pair in train if pair[0] not in elsewhere]
+    train = _without(train, val + test)
     sizes = " + ".join(f"{len(part):,}" for part in (train, val, test))
     current().use_data(name, f"{where}: {sizes} pairs")
     if tiny:
         train, val, test = (part[:rows] for part, rows in zip((train, val, test), ROWS[True]))
     return PairSet(name, languages, train, val, test)
+
+
+def _without(pairs: list[Pair], others: list[Pair]) -> list[Pair]:
+    """Those whose sentence is not to be translated in the others, too."""
+    elsewhere = {source for source, _ in others}
+    return [pair for pair in pairs if pair[0] not in elsewhere]
 
 
 def _read(path: Path, source: Source, digest: str) -> list[str]:
