@@ -4,9 +4,9 @@ StyleGAN：每一层都有自己的风格
 You will be able to answer
     1. How does a style enter a layer?    show_conv      by-hand, per-sample, shared, unit
     2. What does one style change?        show_styles    untouched
-    3. Can both players learn?            show_training  fools, told
-    4. Are these digits?                  show_digits    spread, fell, covers, copies, less
-    5. Which layers decide the digit?     show_mixing    last, third
+    3. Can both players learn?            show_training  told, fools
+    4. Are these digits?                  show_digits    spread, covers, copies, less
+    5. Which layers decide the digit?     show_mixing    noise, half, third
 Predict   first_2: two of four layers take their style from A. In which share is A's digit seen?
 Run       python phase08_generative/10-stylegan.py                          about a minute
 Needs     phase07_transformer/01-self-attention, phase08_generative/01-gan-basics,
@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
+from torch.optim.lr_scheduler import LinearLR
 
 from common.checks import check, check_close, expect
 from common.config import LessonConfig, main, param
@@ -46,8 +47,8 @@ STYLE = 32  # D, numbers in z and in w
 class Config(LessonConfig):
     threads = 1
     data: str = param("mnist-5k", "data set", tiny="digits", choices=("mnist-5k", "digits"))
-    width: int = param(64, "channels of the first two layers, a multiple of 8", tiny=16, low=8)
-    steps: int = param(400, "training steps of 32 pictures", tiny=2)
+    width: int = param(32, "channels of the first two layers, a multiple of 8", tiny=16, low=8)
+    steps: int = param(800, "training steps of 32 pictures", tiny=2)
     judge_epochs: int = param(6, "passes of the judge over the pictures", tiny=1)
 
 
@@ -56,9 +57,9 @@ def grouped_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     # practice: Filters for each picture
     filters = weight * style[:, None, :, None, None]  # (B, outputs, C, k, k): modulated
 
-    # Each filter gets the length 1, so that large styles make no large maps: demodulated.
-    length = (filters.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).sqrt()
-    filters = (filters / length).flatten(0, 1)  # (B · outputs, C, k, k)
+    # Each filter gets the norm 1, so that large styles make no large maps: demodulated.
+    norm = (filters.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).sqrt()
+    filters = (filters / norm).flatten(0, 1)  # (B · outputs, C, k, k)
 
     # One call for all: the batch becomes channels, with a group for each picture.
     stacked = x.flatten(0, 1)[None]  # (1, B · C, H, W)
@@ -73,35 +74,32 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     # Instead of what a filter has for channel c, multiply channel c itself.
     y = F.conv2d(x * style[:, :, None, None], weight, padding=weight.shape[2] // 2)
 
-    # The modulated filters' lengths, without making them.
+    # The modulated filters' norms, without making them.
     squares = weight.square().sum(dim=(2, 3))  # (outputs, C)
-    length = (style.square() @ squares.T + 1e-8).sqrt()  # (B, outputs)
-    return y / length[:, :, None, None]
+    norm = (style.square() @ squares.T + 1e-8).sqrt()  # (B, outputs)
+    return y / norm[:, :, None, None]
     # end practice
 
 
 def show_conv(cfg: Config) -> None:
-    print("\n[1] A style multiplies a filter's channels; then the filter's length becomes 1")
+    print("\n[1] A style multiplies a filter's channels; then the filter's norm becomes 1")
     weight = torch.tensor([1.0, 2])[None, :, None, None]  # the filter; the pixel is the same
     styles = torch.tensor([[3, 2], [30, 20], [4, 1.5]])
     found = grouped_conv(weight.expand(3, -1, -1, -1), weight, styles)
     text = "filter (1, 2), styles (3, 2), (30, 20), (4, 1.5): on the pixel (1, 2) 2.2, 2.2, 2"
     check_close("by-hand", text, found.flatten(), [2.2, 2.2, 2.0])
 
-    x = torch.randn(3, 4, 6, 7).double().requires_grad_()
-    weight = torch.randn(5, 4, 3, 3).double().requires_grad_()
-    style = (1 + torch.rand(3, 4)).double().requires_grad_()
+    shapes = (3, 4, 6, 7), (5, 4, 3, 3), (3, 4)
+    x, weight, style = (torch.randn(shape).double().requires_grad_() for shape in shapes)
     wanted = with_gradients(one_by_one(x, weight, style), x, weight, style)
     for id, conv in (("per-sample", grouped_conv), ("shared", modulated_conv)):
         found = with_gradients(conv(x, weight, style), x, weight, style)
-        check_close(id, f"{conv.__name__}: as picture by picture, gradients too", found, wanted)
+        check_close(id, f"{conv.__name__} equals a loop, gradients too", found, wanted)
 
-    x = torch.randn(8, 16, 40, 40)
     style = torch.logspace(-1, 1, 8)[:, None] * (1 + torch.randn(8, 16))  # small to large
-    weight = torch.randn(10, 16, 3, 3) / 12  # 12² inputs
-    sd = modulated_conv(x, weight, style)[:, :, 1:-1, 1:-1].std(dim=(1, 2, 3))
-    text = "styles from small to large, demodulated: each picture's sd is 1, off by at most {}"
-    check("unit", text, (sd - 1).abs().max(), at_most=0.05)
+    y = modulated_conv(torch.randn(8, 16, 40, 40), torch.randn(10, 16, 3, 3), style)
+    off = (y[:, :, 1:-1, 1:-1].std(dim=(1, 2, 3)) - 1).abs().max()
+    check("unit", "small to large styles: all sds are 1, off by at most {}", off, at_most=0.05)
 
 
 class StyledLayer(nn.Module):
@@ -201,11 +199,12 @@ def show_styles(cfg: Config) -> None:
 
 
 def train(cfg: Config, real: Tensor) -> Generator:
-    """The average of the generator's weights over about the last 100 steps (8.7)."""
+    """The average of G's weights over about the last 100 steps (8.7). The rates fall to 0."""
     torch.manual_seed(cfg.seed)
     players = Generator(cfg.width), make_discriminator(16)
     average = Generator(cfg.width)  # the first step makes it equal
-    adams = [adam_for(each, 2e-3) for each in players]
+    adams = [adam_for(*pair) for pair in zip(players, (3e-3, 6e-3))]
+    falling = [LinearLR(adam, 1, 0, total_iters=cfg.steps) for adam in adams]
     for step in range(cfg.steps):
         batch = real[torch.randint(len(real), (32,))]
         gan.gan_step(*players, batch, torch.randn(32, STYLE), *adams)
@@ -213,18 +212,20 @@ def train(cfg: Config, real: Tensor) -> Generator:
         if step % 4 == 0:
             wgan.descend(adams[1], 2.0 * wgan.slopes(players[1], batch).square().mean())
         follow(average, players[0], decay=min(0.99, step / (step + 10)))
+        for schedule in falling:
+            schedule.step()
     return average
 
 
 def show_training(cfg: Config, real: Tensor) -> None:
     print("\n[3] Each player by itself, on eight digits")
     noise = torch.randn(8, STYLE)
-    for id, rates in (("fools", (0.02, 0.0)), ("told", (0.0, 0.01))):
+    for id, who, rates in (("told", "D", (0.0, 0.01)), ("fools", "G", (0.02, 0.0))):
         players = Generator(8), make_discriminator(8)
         adams = [adam_for(*pair) for pair in zip(players, rates)]
         losses = [gan.gan_step(*players, real[:8], noise, *adams) for _ in range(30)]
-        who, loss = ("D", losses[-1][0]) if id == "told" else ("G", losses[-1][1])
-        check(id, f"the other one frozen, {who}'s loss falls to {{}}", loss, below=0.2)
+        loss = losses[-1]["DG".index(who)]
+        check(id, f"the other is frozen: {who}'s loss falls to {{}}", loss, below=0.2)
 
 
 @torch.no_grad()
@@ -233,13 +234,14 @@ def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor)
     print(f"\n[4] {n} pictures of a kind: distance, digits, sure, variance, nearer to training")
     w = model.styles(torch.randn(n, STYLE))
     near = {psi: model.truncated(w, psi) for psi in (1, 0.7, 0.4)}
-    text = "truncated, ψ = 0.4: the sd of each number in w is 0.4 of what it was"
-    check_close("spread", text, near[0.4].std(dim=0), 0.4 * w.std(dim=0))
+    sds = near[0.4].std(dim=0), 0.4 * w.std(dim=0)
+    check_close("spread", "ψ = 0.4: the sd of each number in w is 0.4 of what it was", *sds)
     mean = real.mean(dim=0)
     amounts = torch.randn(n, len(real)) / len(real) ** 0.5  # random sums: the same covariance
     sets = {"new": new, "gaussian": mean + torch.tensordot(amounts, real - mean, dims=1)}
-    sets["untrained"] = Generator(cfg.width)(w)
+    sets["untrained"] = Generator(cfg.width)(torch.randn(n, STYLE))
     sets |= {f"psi_{psi}": model.picture(each) for psi, each in near.items()}
+    reference = gan.features(judge, real)
     found = {}
     for name, pictures in sets.items():
         features = gan.features(judge, pictures)
@@ -247,7 +249,7 @@ def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor)
         fair = shares.argmax(dim=1).bincount(minlength=10) / (n / 10)  # 1 would be fair
         flat = [each.flatten(start_dim=1) for each in (pictures, real, new)]
         row = {
-            f"distance_{name}": gan.frechet_distance(features, gan.features(judge, real)),
+            f"distance_{name}": gan.frechet_distance(features, reference),
             f"digits_{name}": (fair >= 1 / 4).sum().item(),
             f"sure_{name}": (shares.amax(dim=1) > 0.9).double().mean().item(),
             f"variance_{name}": features.var(dim=0).sum().item(),
@@ -255,12 +257,10 @@ def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor)
         }
         print(f"  {name:<9}" + "".join(f"{value:9.2f}" for value in row.values()))
         found |= row
-    ratio = found["distance_psi_1"] / found["distance_untrained"]
-    expect("fell", "the distance is {} of the untrained generator's", ratio, at_most=0.3)
-    expect("covers", "{} digits have 1/4 of a fair share", found["digits_psi_1"], at_least=7)
+    expect("covers", "{} digits have 1/4 of a fair share", found["digits_psi_1"], at_least=8)
     expect("copies", "nearer to training than to new: {}", found["closer_psi_1"], at_most=0.7)
     ratio = found["variance_psi_0.4"] / found["variance_psi_1"]
-    expect("less", "ψ = 0.4: the features' variance is {} of that with ψ = 1", ratio, at_most=0.9)
+    expect("less", "ψ = 0.4: the features' variance is {} of that with ψ = 1", ratio, at_most=0.85)
     return found
 
 
@@ -278,10 +278,11 @@ def show_mixing(cfg: Config, judge: nn.Module, model: Generator, n: int) -> dict
             count = ((read[2 + start] == source) & differ).sum().item()
             found[f"{name}_{start}"] = count / max(1, differ.sum().item())
     print("  ", {name: round(share, 3) for name, share in found.items()})
-    lead = found["first_3"] - found["second_3"]
-    expect("last", "only the 32-pixel style is B's: A's digit leads by {}", lead, at_least=0.2)
-    third = 1 - found["first_2"] - found["second_2"]
-    expect("third", "half and half: another digit, in a share of {}", third, at_least=0.3)
+    leads = [found[f"first_{start}"] - found[f"second_{start}"] for start in starts]
+    expect("noise", "A's styles, new noise: A's digit leads by {}", leads[4], at_least=0.6)
+    expect("half", "B's styles at 16 and 32: A's digit leads by {}", leads[2], at_least=0.1)
+    third = found["first_4"] + found["second_4"] - found["first_2"] - found["second_2"]
+    expect("third", "a third digit, more often than by new noise: by {}", third, at_least=0.1)
     return found
 
 
@@ -289,9 +290,9 @@ def show_mixing(cfg: Config, judge: nn.Module, model: Generator, n: int) -> dict
 
 
 def adam_for(model: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """A tenth of the rate for the mapping network, on which all layers depend."""
+    """A tenth of the rate for the mapping network, on which all layers depend, and the noise."""
     weights = dict(model.named_parameters())
-    slow = [weights.pop(name) for name in [*weights] if name.startswith("mapping")]
+    slow = [weights.pop(name) for name in [*weights] if "mapping" in name or "strength" in name]
     groups = [{"params": [*weights.values()]}, {"params": slow, "lr": rate / 10}]
     return torch.optim.Adam(groups, lr=rate, betas=(0.0, 0.99))
 
@@ -307,14 +308,13 @@ def one_by_one(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     rows = []
     for picture, factors in zip(x, style):
         filters = weight * factors[:, None, None]
-        length = (filters.flatten(start_dim=1).square().sum(dim=1) + 1e-8).sqrt()
-        rows.append(F.conv2d(picture, filters / length[:, None, None, None], padding=1))
+        norm = (filters.flatten(start_dim=1).square().sum(dim=1) + 1e-8).sqrt()
+        rows.append(F.conv2d(picture, filters / norm[:, None, None, None], padding=1))
     return torch.stack(rows)
 
 
 @torch.no_grad()
 def draw_styles(cfg: Config, model: Generator) -> None:
-    torch.manual_seed(cfg.seed + 1)
     ours, theirs = model.styles(torch.randn(18, STYLE)).chunk(2)
     mixed = [model.picture(theirs)]
     mixed[0][0] = -1  # the corner

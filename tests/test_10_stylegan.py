@@ -45,7 +45,7 @@ def test_a_style_of_0_gives_0_and_no_nan():
         assert y.abs().max() == 0 and gradient.isfinite().all()
 
 
-def test_the_loudness_of_weights_and_styles_is_divided_out():
+def test_the_scale_of_weights_and_styles_is_divided_out():
     x, weight, style = randn(2, 3, 4, 4), randn(5, 3, 3, 3), randn(2, 3)
     wanted = lesson.modulated_conv(x, weight, style)
     torch.testing.assert_close(lesson.modulated_conv(x, 7 * weight, 3 * style), wanted)
@@ -155,12 +155,13 @@ def test_adam_moves_all_layers_at_the_same_pace():
             assert moved.item() == pytest.approx(pace, rel=1e-3)
 
 
-def test_the_mapping_network_learns_ten_times_slower():
+def test_mapping_network_and_noise_learn_ten_times_slower():
     model = lesson.Generator(8)
     adam = lesson.adam_for(model, 0.01)
     rates = {id(each): group["lr"] for group in adam.param_groups for each in group["params"]}
     for name, weight in model.named_parameters():
-        assert rates[id(weight)] == pytest.approx(0.001 if name.startswith("mapping") else 0.01)
+        is_slow = name.startswith("mapping") or name.endswith("strength")
+        assert rates[id(weight)] == pytest.approx(0.001 if is_slow else 0.01)
     assert lesson.adam_for(lesson.make_discriminator(4), 0.01).param_groups[0]["lr"] == 0.01
 
 
