@@ -240,8 +240,8 @@ def show_spans(cfg: Config) -> None:
         print("  " + " ".join(names[symbol] for symbol in row[:-1]))
     text = FIRST + torch.randperm(568, generator=generator)  # no token twice
     found = [corrupt(text, 1000, generator) for _ in range(20)]
-    counts = [[len(source), len(target), int((source >= 900).sum())] for source, target in found]
-    claim = "of 568 tokens 85 go, in 28 spans: inputs have 512 tokens, targets 114, as in T5's code"
+    counts = [[len(source), len(target), int((source >= 972).sum())] for source, target in found]
+    claim = "85 of 568 tokens go, in 28 spans, marked from 999 down: inputs of 512, targets of 114"
     check_close("counted", claim, counts, [[512, 114, 28]] * 20)
     rebuilt = torch.stack([rebuild(*pair, 1000) for pair in found])
     check_close("restored", "20 times: they give back the text", rebuilt, text.expand(20, -1))

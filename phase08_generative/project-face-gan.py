@@ -7,7 +7,7 @@ You will be able to answer
     3. What lies between two faces?        show_between  by-hand, norm, short
     4. What gives a copy away?             show_copies   apart, judge, as-sklearn, planted, tenth
     5. How good is it?  show_results  told, fools, fell, pixels, features, modes, known, closer
-Predict   plain_closer: 0.5 is no copying, 1 copies only. What do faces without augmentation get?
+Predict   plain_closer: 0.5 is as near to test faces, 1 is copies. Without augmentation, what?
 Run       python phase08_generative/project-face-gan.py        about three minutes
           … --data olivetti    40 people, grey; celeba: photographs; or any folder of pictures
 Needs     phase08_generative/01-gan-basics, phase08_generative/02-dcgan,
@@ -44,7 +44,7 @@ diffusion = load_lesson("phase08_generative/07-diffusion-implementation")
 
 ANSWERS = [2, 2, 2, 4]  # glasses, smile, hair, colour: how many there are to choose from
 KINDS = ("augmented", "plain")
-# Of a set of faces; the first two are distances, to training faces and to test faces.
+# Of a set of faces: two feature distances, combinations of labels, copy_ratio twice, 8.5's closer.
 MEASURES = ("train", "test", "modes", "pixels", "features", "closer")
 Parts = tuple[Tensor, Tensor, Tensor]  # training faces, unseen ones, z from which G is judged
 # Training faces at most, and faces held out, where no flag says so.
@@ -270,7 +270,7 @@ def show_between(cfg: Config) -> None:
     text = "between two of equal norm each point has that norm"
     check_close("norm", text, between.norm(dim=1), a.norm(dim=1))
     middle = ((a + b) / 2).norm(dim=1).mean() / a.norm(dim=1).mean()
-    text = "half-way on the straight line it is {} of it: shorter than any z that G has seen"
+    text = "half-way on the straight line it is {} of it: as short as 1 of 3,600 random z"
     check("short", text, middle, above=0.69, below=0.73)
 
 
@@ -334,7 +334,8 @@ def nearest_distances(pictures: Tensor, others: Tensor) -> Tensor:
 def copy_ratio(made: Tensor, train: Tensor, held_out: Tensor) -> float:
     """5th percentile of the distances to training rows: of the made ones over the held-out ones.
 
-    Far below 1: some of the made ones lie nearer to a training face than real ones do.
+    Far below 1: some of the made ones lie nearer to a training face than real ones do. It finds
+    sharp copies, in 1 of 20 or more: noise of 0.2, or a blur in features, hides a copy.
     """
     fifths = [nearest_distances(rows, train).quantile(0.05) for rows in (made, held_out)]
     return (fifths[0] / fifths[1]).item()
@@ -383,7 +384,7 @@ def show_copies(cfg: Config, judge: nn.Module, faces: FaceSet) -> dict[str, floa
 
 @torch.no_grad()
 def measure(cfg: Config, judge: nn.Module, parts: Parts, average, discriminator) -> dict:
-    """How far G's faces are from the training faces, and whether D knows those by heart."""
+    """How far G's faces are from the training faces, and how far D overfits to those."""
     x, val, noise = parts
     pictures = average(noise)
     features = judge.features(pictures)
@@ -465,7 +466,7 @@ def show_results(cfg: Config, judge: nn.Module, faces: FaceSet) -> tuple[dict, d
 
     metrics["untrained"] = curves["augmented"][0]["distance"]
     fell = metrics["augmented_train"] / metrics["untrained"]
-    expect("fell", "the feature distance falls to {} of what it was", fell, at_most=0.5)
+    expect("fell", "the feature distance falls to {} of what it was", fell, at_most=0.2)
     least = 0.9 if cfg.data == "generated" else 0.5  # 20 faces make a poor percentile
     text = "5th percentile of distances to training faces: {} of that of unseen real faces"
     expect("pixels", text, metrics["augmented_pixels"], at_least=least)
@@ -480,8 +481,8 @@ def show_results(cfg: Config, judge: nn.Module, faces: FaceSet) -> tuple[dict, d
         more = metrics["plain_known"] - metrics["augmented_known"]
         text = "(seen - unseen) / (seen - made), of D's mean logits: {} more without augmentation"
         expect("known", text, more, at_least=0.1)
-        text = "without, G's faces lean towards training faces: {}, where 0.5 is not at all"
-        expect("closer", text, metrics["plain_closer"], at_least=0.57)
+        text = "without, G's faces lean towards training faces: {}; up to 0.6 may be chance"
+        expect("closer", text, metrics["plain_closer"], at_least=0.62)
     return metrics, sets, curves
 
 
@@ -561,8 +562,8 @@ def draw_quality(cfg: Config, curves: dict[str, list[dict]]) -> None:
             label = f"{name}, from {what} faces"
             left.plot(steps, [row[key] for row in history], line, color=colour, label=label)
         right.plot(steps, [row["known"] for row in history], "o-", color=colour, label=name)
-    left.set(yscale="log", xlabel="step", ylabel="feature distance", title="Both get better")
-    right.set(xlabel="step", ylabel="(seen - unseen) / (seen - made)", title="D learns by heart")
+    left.set(yscale="log", xlabel="step", ylabel="feature distance", title="Distance of made faces")
+    right.set(xlabel="step", ylabel="(seen - unseen) / (seen - made)", title="D overfits")
     left.legend(fontsize=9)
     right.legend()
     save_figure(figure, cfg.out / "quality")

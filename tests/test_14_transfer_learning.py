@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
+from common.data.batches import Batches
 from common.data.images import load_images
 from common.data.tensors import to_tensors
 from common.errors import LessonError
@@ -61,16 +62,36 @@ def test_frozen_blocks_keep_weights_and_statistics() -> None:
     assert moved == ["head.weight", "head.bias"]
 
 
+def test_a_single_layer_can_be_frozen() -> None:
+    layer = nn.BatchNorm2d(4)
+    lesson.freeze(layer)
+    assert not layer.training
+    assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_features_do_not_depend_on_the_mode() -> None:
+    model = lesson.lesson_5_11.make_net(0, 6).eval()
+    x = torch.randn(8, 3, 16, 16)
+    expected = lesson.features(model, x)
+    assert torch.equal(lesson.features(model.train(), x), expected)
+    assert not model.training, "left in evaluation mode"
+
+
 def test_every_parameter_is_in_one_group() -> None:
     model = lesson.lesson_5_11.make_net(0, 4)
     groups = lesson.parameter_groups(model, 0.01, 0.1)
     listed = [parameter for group in groups for parameter in group["params"]]
     assert [id(each) for each in listed] == [id(each) for each in model.parameters()]
     assert [group["lr"] for group in groups] == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+    held = [
+        parameter for group in torch.optim.SGD(groups).param_groups for parameter in group["params"]
+    ]
+    assert len(held) == len(listed), "whoever counts the parameters first leaves them there"
 
 
-def test_the_best_weights_stay() -> None:
-    """A second round that makes it worse, by a rate without measure, is undone."""
+@pytest.mark.parametrize("second", [0.1, 0.9])
+def test_the_best_weights_stay(second: float) -> None:
+    """A second round that makes it worse, or no better, is undone."""
     torch.manual_seed(0)
     x = torch.randn(40, 2)
     y = (x[:, 0] > 0).long()
@@ -85,7 +106,7 @@ def test_the_best_weights_stay() -> None:
             with torch.no_grad():
                 noted.weights = model.weight.clone()
             return 0.9
-        return 0.1
+        return second
 
     lesson.accuracy = noted
     try:
@@ -95,6 +116,26 @@ def test_the_best_weights_stay() -> None:
         lesson.accuracy = original
     assert best == 0.9 and len(scores) == 2
     assert torch.equal(model.weight, noted.weights)
+
+
+def test_a_round_is_20_passes_over_shuffled_batches_of_20(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    x = torch.arange(50.0)[:, None] / 50
+    y = torch.arange(50) % 2
+    seen = []
+
+    def noted(model: nn.Module, batch: tuple) -> torch.Tensor:
+        seen.append(batch[0].flatten().tolist())
+        return model(batch[0]).square().mean()
+
+    monkeypatch.setattr(lesson, "cross_entropy", noted)
+    model = nn.Linear(1, 2)
+    groups = [{"params": list(model.parameters()), "lr": 0.1}]
+    lesson.train_best(model, groups, (x, y), (x, y), config(rounds=2, seed=7))
+    batches = Batches(x, batch_size=20, shuffle=True, seed=7)
+    assert seen == [x.flatten().tolist() for _ in range(40) for (x,) in batches]
+    assert capsys.readouterr().out == "", "no line for each of the many short trainings"
 
 
 def test_training_goes_on_from_round_to_round() -> None:
@@ -126,6 +167,19 @@ def test_ways_begin_as_their_names_say() -> None:
     assert [group["lr"] for group in rising] == pytest.approx(
         [0.01 / 3**n for n in (1, 2, 3, 4, 0)]
     )
+
+
+@pytest.mark.parametrize("way", ["scratch", "fine-tuned", "discriminative", "reversed"])
+def test_no_way_trains_the_old_network(way: str) -> None:
+    old = lesson.lesson_5_11.make_net(0, 6)
+    before = {name: value.clone() for name, value in old.state_dict().items()}
+    model, groups = lesson.start(way, old, 0.01, 3)
+    assert model.head.out_features == 4
+    with torch.no_grad():
+        for group in groups:
+            for parameter in group["params"]:
+                parameter.fill_(9.0)
+    assert all(value.equal(before[name]) for name, value in old.state_dict().items())
 
 
 def test_few_of_each_are_that_many_of_each() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.spatial.distance import cdist
+from scipy.stats import chi2
 
 from common.config import execute
 from common.data import faces
@@ -221,6 +222,19 @@ def test_distances_and_percentiles_are_scipys_and_numpys() -> None:
     fifths = [np.percentile(cdist(rows, train).min(axis=1), 5) for rows in (made, held_out)]
     assert project.copy_ratio(made, train, held_out) == pytest.approx(fifths[0] / fifths[1])
     assert project.copy_ratio(train, train, held_out) == 0.0
+
+
+def test_half_way_on_the_straight_line_is_as_short_as_one_z_in_3600() -> None:
+    assert 1 / chi2(64).cdf(64 / 2) == pytest.approx(3600, rel=0.01)
+
+
+@pytest.mark.parametrize("noise, low, high", [(0.02, 0.05, 0.15), (0.1, 0.35, 0.55), (0.2, 0.8, 1)])
+def test_the_fifth_percentile_finds_sharp_copies_only(noise, low, high) -> None:
+    x, unseen = (faces.draw(n, seed).pictures().flatten(1) for n, seed in ((100, 1), (300, 2)))
+    tenth = unseen.clone()
+    copies = x[torch.arange(30)]
+    tenth[::10] = copies + noise * torch.randn_like(copies)
+    assert low < project.copy_ratio(tenth, x, unseen) < high
 
 
 def test_a_mirrored_copy_is_hardly_nearer_than_an_unseen_face() -> None:

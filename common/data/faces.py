@@ -136,6 +136,7 @@ def load_faces(cfg: LessonConfig, name: str, n: int, held_out: int, seed: int = 
     """n training faces at most; `held_out` for validation and as many for testing.
 
     name: generated, olivetti, celeba, or a folder of pictures. A tiny run takes TINY of them.
+    Real faces are split by pictures, not by people: one person may stand in two parts.
     Raises LessonError for a name that is none of these, and for a folder with too few pictures.
     """
     if cfg.tiny:
