@@ -5,9 +5,7 @@ for a projector. Figures are files: no window opens, whatever MPLBACKEND or a ma
 """
 
 import functools
-import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -51,8 +49,6 @@ STYLE: dict[str, Any] = {
     "image.cmap": "viridis",
     "image.interpolation": "nearest",
 }
-# what has the Chinese characters that matplotlib's own font lacks, where it is installed
-CHINESE_FONTS = ("Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei")
 
 
 @functools.cache
@@ -97,29 +93,7 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
 
 
 def render(figure: "Figure", path: Path) -> None:
-    dpi = 40 if current().tiny else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Glyph .* missing from font")
-        try:
-            figure.savefig(path, dpi=dpi)
-        except UserWarning:
-            use_chinese_font(figure)
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")
-            figure.savefig(path, dpi=dpi)
-
-
-def use_chinese_font(figure: "Figure") -> None:
-    from matplotlib.font_manager import fontManager
-    from matplotlib.text import Text
-
-    installed = {font.name for font in fontManager.ttflist}
-    found = [name for name in CHINESE_FONTS if name in installed]
-    if not found:
-        print("  Boxes stand for characters that no font here has: install Noto Sans CJK.")
-    # of a font without a bold face matplotlib would complain
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    for text in figure.findobj(Text):
-        text.set_fontfamily(["DejaVu Sans", *found[:1]])
+    figure.savefig(path, dpi=40 if current().tiny else None)
 
 
 def plot_curves(

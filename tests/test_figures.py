@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import figures, record
+from common import record
 from common.figures import (
     COLOURS,
     new_figure,
@@ -223,15 +223,3 @@ def test_what_a_lesson_sets_afterwards_stays():
     assert pyplot() is plt and plt.rcParams["font.family"] == ["monospace"]
     plt.rcParams["font.family"] = before
     plt.close("all")
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("fonts", [(), figures.CHINESE_FONTS])
-def test_chinese_is_drawn_or_the_missing_font_is_named(tmp_path, capsys, monkeypatch, fonts):
-    record.start(tiny=True)
-    monkeypatch.setattr(figures, "CHINESE_FONTS", fonts)
-    figure, axis = new_figure()
-    axis.set(title="我", xlabel="plain")
-    assert save_figure(figure, tmp_path / "chinese").stat().st_size > 1000
-    told = "install Noto Sans CJK" in capsys.readouterr().out
-    assert told or fonts
