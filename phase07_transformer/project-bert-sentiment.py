@@ -443,7 +443,7 @@ def report(
     predicted = (p > 0.5).numpy()
     false_good = int((predicted & (part.labels == 0)).sum())
     false_bad = int((~predicted & (part.labels == 1)).sum())
-    print(f"    {false_good} bad predicted good, {false_bad} good predicted bad; most confident:")
+    print(f"    {false_good} bad predicted good, {false_bad} good predicted bad")
     confidence = torch.maximum(p, 1 - p).numpy()
     wrong = np.nonzero(~right["bert"])[0]
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:3]:
