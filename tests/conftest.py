@@ -56,6 +56,16 @@ def _no_record_of_the_test_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_current", record.Record())
 
 
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data anywhere, and a cache in the test's folder."""
+    from common.data import sources
+
+    monkeypatch.setattr(sources, "cache_dir", lambda: tmp_path / "cache")
+    for name in ("COURSE_DATA", "COURSE_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without --all, drop what is marked `full`. Scripts first: they keep both cores busy, and
     tests that measure time have the machine alone afterwards.

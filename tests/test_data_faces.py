@@ -21,10 +21,7 @@ N = len(DRAWN)
 
 
 @pytest.fixture(autouse=True)
-def empty_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "cache_dir", lambda: tmp_path / "cache")
-    for name in ("COURSE_DATA", "COURSE_MIRROR"):
-        monkeypatch.delenv(name, raising=False)
+def empty_machine(no_data):
     record.start(tiny=False)
 
 

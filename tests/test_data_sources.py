@@ -99,11 +99,8 @@ def server():
 
 
 @pytest.fixture(autouse=True)
-def empty_machine(tmp_path, monkeypatch):
+def empty_machine(no_data, monkeypatch):
     """No data anywhere, a cache in the test's folder, no proxy."""
-    monkeypatch.setattr(sources, "cache_dir", lambda: tmp_path / "cache")
-    for name in ("COURSE_DATA", "COURSE_MIRROR"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(sources, "TIMEOUT", 0.4)
     Mirror.asked.clear()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from projects import run_project
 from torch import nn
 
 from common import checkpoint
-from common.config import LessonConfig, execute
+from common.config import LessonConfig
 from common.data import published, reviews
 from common.data.words import CLS, MASK, SEP, Words
 from common.errors import LessonError
@@ -24,8 +25,7 @@ project = load_lesson("phase07_transformer/project-bert-sentiment")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, *argv)
 
 
 @pytest.fixture(scope="module")

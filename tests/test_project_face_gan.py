@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from projects import run_project
 from scipy.spatial.distance import cdist
 from scipy.stats import chi2
 
-from common.config import execute
 from common.data import faces
 from common.errors import LessonError
 from common.lessons import load_lesson
@@ -19,8 +19,7 @@ project = load_lesson("phase08_generative/project-face-gan")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, *argv)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from projects import run_project
 from torch import nn
 
-from common.config import execute
 from common.data.batches import Batches
 from common.data.houses import COLUMNS, Columns, HouseSplit, generate_houses, read_houses
 from common.errors import LessonError
@@ -18,8 +18,7 @@ project = load_lesson("phase04_mlp/project-house-prices")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, *argv)
 
 
 @pytest.fixture(scope="module")

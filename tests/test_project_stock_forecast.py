@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from projects import run_project
 
-from common.config import execute
 from common.lessons import load_lesson
 
 project = load_lesson("phase06_rnn/project-stock-forecast")
@@ -14,8 +14,7 @@ lesson = load_lesson("phase06_rnn/09-time-series")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--tiny", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, "--tiny", *argv)
 
 
 def write(path: Path, days: int = 400) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from projects import run_project
 
 from common import checkpoint
-from common.config import execute
 from common.data.text import Corpus, Vocabulary
 from common.errors import LessonError
 from common.lessons import ROOT, load_lesson
@@ -24,8 +24,7 @@ ABC = Vocabulary("\ufffdabc")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, *argv)
 
 
 @pytest.fixture(scope="module")

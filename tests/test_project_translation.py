@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from projects import run_project
 
 from common import checkpoint
-from common.config import execute
 from common.data import sentences
 from common.data.sequences import PAD
 from common.errors import LessonError
@@ -22,8 +22,7 @@ transformer = load_lesson("phase07_transformer/06-transformer-full")
 
 
 def run(out: Path, *argv: str) -> int:
-    argv = ["--device", "cpu", "--out", str(out), *argv]
-    return execute(project.run, project.Config, project.__doc__, argv)
+    return run_project(project, out, *argv)
 
 
 @pytest.fixture(scope="module")
