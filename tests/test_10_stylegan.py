@@ -89,22 +89,22 @@ def test_the_whole_generator_written_out():
     w = model.mapping(z / z.norm(dim=1, keepdim=True) * lesson.STYLE**0.5)
     for number, layer in enumerate(model.layers):
         if number:
-            x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")
         x = layer(x, w)
         torch.testing.assert_close(found[number], x)
     torch.testing.assert_close(found[-1], model.to_picture(x).tanh())
-    assert [each.shape[2] for each in found] == [4, 8, 16, 32, 32]
-    assert found[-1].shape == (3, 1, 32, 32)
+    assert [each.shape[2] for each in found] == [4, 8, 16, 16]
+    assert found[-1].shape == (3, 1, 16, 16)
 
 
 def test_each_picture_of_a_batch_has_its_own_border():
-    start = torch.tensor([1, 3, 4, 7])
+    start = torch.tensor([1, 2, 3, 5])
     found = lesson.mix(torch.zeros(4, 2), torch.ones(4, 2), start)
-    wanted = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0.0]])
+    wanted = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0.0]])
     assert torch.equal(found, wanted[:, :, None].expand(-1, -1, 2))
 
 
-def test_in_training_three_of_seven_pictures_mix_styles():
+def test_in_training_two_of_five_pictures_mix_styles():
     """The first layer always has the picture's own style."""
     model = lesson.Generator(8)
     seen = []
@@ -112,10 +112,10 @@ def test_in_training_three_of_seven_pictures_mix_styles():
     torch.manual_seed(0)
     model(torch.randn(4000, lesson.STYLE))
     styles = seen[0]
-    assert styles.shape == (4, 4000, lesson.STYLE)
+    assert styles.shape == (3, 4000, lesson.STYLE)
     changed = (styles[1:] != styles[:-1]).any(dim=2).sum(dim=0)
     assert changed.max() == 1
-    assert changed.double().mean().item() == pytest.approx(3 / 7, abs=4 * (12 / 49 / 4000) ** 0.5)
+    assert changed.double().mean().item() == pytest.approx(2 / 5, abs=4 * (6 / 25 / 4000) ** 0.5)
 
 
 def test_truncation_goes_straight_to_the_mean():
@@ -155,13 +155,13 @@ def test_adam_moves_all_layers_at_the_same_pace():
             assert moved.item() == pytest.approx(pace, rel=1e-3)
 
 
-def test_mapping_network_and_noise_learn_ten_times_slower():
+def test_mapping_network_and_noise_learn_a_hundred_times_slower():
     model = lesson.Generator(8)
     adam = lesson.adam_for(model, 0.01)
     rates = {id(each): group["lr"] for group in adam.param_groups for each in group["params"]}
     for name, weight in model.named_parameters():
         is_slow = name.startswith("mapping") or name.endswith("strength")
-        assert rates[id(weight)] == pytest.approx(0.001 if is_slow else 0.01)
+        assert rates[id(weight)] == pytest.approx(0.0001 if is_slow else 0.01)
     assert lesson.adam_for(lesson.make_discriminator(4), 0.01).param_groups[0]["lr"] == 0.01
 
 
@@ -173,7 +173,7 @@ def test_r1_of_a_straight_discriminator():
 
     torch.manual_seed(0)
     model = lesson.make_discriminator(4).double()
-    x = randn(2, 1, 32, 32)
+    x = randn(2, 1, 16, 16)
     weight = model[0].parametrizations.weight.original
     penalty = wgan.slopes(model, x).square().mean()
     (gradient,) = torch.autograd.grad(penalty, weight)
