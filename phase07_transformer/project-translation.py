@@ -575,7 +575,7 @@ def draw_attention(cfg: Config, model: nn.Module, tokenizer: Tokenizer, texts: l
         axis.set_xticks(range(source.shape[1]), tokenizer.names_of(source[0]), rotation=90)
         axis.set_yticks(range(tokens.shape[1]), tokenizer.names_of(tokens[0]))
         axis.grid(False)
-        axis.set(xlabel="source", ylabel="translation", title=text)
+        axis.set(xlabel="source", ylabel="translation")
     figure.suptitle("Where the last layer looks while it writes (mean over heads; 1 is darkest)")
     save_figure(figure, cfg.out / "attention")
 
