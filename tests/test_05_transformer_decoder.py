@@ -69,6 +69,28 @@ def test_a_stack_is_its_layers_and_all_read_the_same_memory(norm_first):
 
 
 @both_orders
+def test_a_stack_in_evaluation_is_torchs(norm_first):
+    """The claims `post` and `pre` compare in training, and one sequence."""
+    options = {"norm_first": norm_first, "activation": "gelu"}
+    layer = nn.TransformerDecoderLayer(12, 3, 20, batch_first=True, **options)
+    theirs = nn.TransformerDecoder(layer, 2, nn.LayerNorm(12)).double().eval()
+    encoder.randomize(theirs)
+    ours = lesson.Decoder(2, 12, 3, 20, **options, final_norm=True).double().eval()
+    for our_layer, their_layer in zip(ours.layers, theirs.layers):
+        lesson.load_torch(our_layer, their_layer)
+    ours.norm.load_state_dict(theirs.norm.state_dict())
+
+    x, memory = randn(2, 5, 12).requires_grad_(), randn(2, 4, 12).requires_grad_()
+    source = torch.tensor([[7, 5, PAD, PAD], [4, 6, 9, 8]])
+    outputs = ours(x, memory, encoder.padding_mask(source))
+    masks = {"tgt_mask": ~causal_mask(5), "memory_key_padding_mask": source == PAD}
+    wanted = theirs(x, memory, **masks)
+    torch.testing.assert_close(outputs, wanted)
+    found = torch.autograd.grad(outputs.square().sum(), (x, memory))
+    torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), (x, memory)))
+
+
+@both_orders
 def test_changing_the_future_changes_no_past_output(norm_first):
     decoder = lesson.Decoder(3, 12, 3, 20, norm_first=norm_first).double().eval()
     x, memory = randn(2, 6, 12), randn(2, 4, 12)
@@ -86,6 +108,39 @@ def test_padding_in_the_memory_is_not_read():
     mask = encoder.padding_mask(torch.tensor([[1, 2, 3, 0, 0]]))
     longer = torch.cat([memory, randn(1, 2, 12)], dim=1)
     torch.testing.assert_close(decoder(x, longer, mask), decoder(x, memory))
+
+
+def test_the_numbers_of_the_pairs_are_read():
+    source, target = sequences.expansions(CONFIG, 3, seed=0)
+    inputs = lesson.teacher_inputs(target)
+    model = lesson.make_model(CONFIG).double()
+    other = source.clone()
+    other[:, 0, 1] = other[:, 0, 1] % sequences.MOST_TIMES + 1
+    moved = lesson.moved(model(other, inputs), model(source, inputs))
+    assert moved.tolist() == [True] * lesson.LENGTH
+
+
+def test_without_self_attention_nothing_is_counted():
+    """The note's sentence: after each c, the logits are the same."""
+    source, _ = sequences.expansions(CONFIG, 1, seed=0)
+    inputs = torch.tensor([[START, FIRST, FIRST, FIRST + 1, FIRST]])
+    model = lesson.make_model(CONFIG).double()
+    with_attention = model(source, inputs)[0]
+    for layer in model.decoder.layers:
+        encoder.switch_off(layer.self_attention.out)
+    logits = model(source, inputs)[0]
+    torch.testing.assert_close(logits[[2, 4]], logits[[1, 1]])
+    assert (logits[3] - logits[1]).abs().max() > 1e-6
+    assert (with_attention[[2, 4]] - with_attention[[1, 1]]).abs().amax(dim=1).min() > 1e-6
+
+
+def test_an_exchange_in_its_text_changes_all_logits_of_the_peeking_model():
+    source, _ = sequences.expansions(CONFIG, 1, seed=1)
+    model = lesson.make_model(CONFIG, peek=True).double()
+    inputs = torch.arange(FIRST, FIRST + lesson.LENGTH)[None]
+    swapped = inputs[:, [0, 2, 1, *range(3, lesson.LENGTH)]]
+    moved = lesson.moved(model(source, swapped), model(source, inputs))
+    assert moved.tolist() == [True] * lesson.LENGTH
 
 
 def test_the_peeking_model_sees_the_whole_text_and_its_order():

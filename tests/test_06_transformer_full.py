@@ -37,11 +37,20 @@ def test_the_defaults_are_the_base_model():
 
 
 def test_a_shared_embedding_needs_as_many_symbols_on_both_sides():
-    with pytest.raises(ValueError, match="30 and 40 symbols cannot share an embedding"):
+    with pytest.raises(ValueError, match="30 and 40 symbols cannot share a table"):
         lesson.Transformer(30, 40, shared=True)
     model = small(target_symbols=40)
     logits = model(torch.randint(1, 30, (2, 5)), torch.randint(1, 40, (2, 3)))
     assert logits.shape == (2, 3, 40)
+
+
+def test_a_shared_embedding_learns_from_the_last_layer():
+    """Symbol 29 is not in the batch: a gradient if shared, none in an embedding of the source."""
+    tokens = torch.randint(FIRST, 29, (4, 12))
+    for shared in (True, False):
+        model = small(shared=shared)
+        lesson.loss(model, (tokens, tokens)).backward()
+        assert model.source_embedding.weight.grad[29].any() == shared
 
 
 def test_the_first_weights():
@@ -133,6 +142,35 @@ def test_the_rate_is_highest_at_the_end_of_the_warm_up(dim, warmup):
     assert rates[4 * warmup - 1] == pytest.approx(rates[warmup - 1] / 2)
 
 
+def rates_of_the_run(monkeypatch) -> list[float]:
+    """What the schedule of the normal run gives its optimizer, whose own rate is 1."""
+    schedulers = []
+    monkeypatch.setattr(lesson, "fit", lambda *_, scheduler, **__: schedulers.append(scheduler))
+    monkeypatch.setattr(lesson, "sortings", lambda *_, **__: None)
+    cfg = lesson.Config(device="cpu")
+    lesson.train(cfg, nn.Linear(1, 1))
+    rate = schedulers[0].lr_lambdas[0]
+    return [rate(step) for step in range(cfg.steps)]
+
+
+def test_the_largest_rates_in_the_note(monkeypatch):
+    """Of the paper's base model and of this run, and with Adam's usual 0.001 on top."""
+    assert max(lesson.warmup_rate(step, 512, 4000) for step in range(1, 20_001)) == pytest.approx(
+        0.0007, rel=0.01
+    )
+    largest = max(rates_of_the_run(monkeypatch))
+    assert largest == lesson.warmup_rate(200, 64, 200) == pytest.approx(0.0088, rel=0.01)
+    assert round(0.001 * largest, 6) == 0.000009
+
+
+def test_the_rate_goes_to_0_in_the_last_quarter(monkeypatch):
+    rates = rates_of_the_run(monkeypatch)
+    for step in (0, 199, 200, 599):
+        assert rates[step] == lesson.warmup_rate(step + 1, 64, 200)
+    assert rates[700] == pytest.approx(lesson.warmup_rate(701, 64, 200) / 2)
+    assert 0 < rates[799] < rates[599] / 100
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("pad", [0, 4])
 def test_smoothed_loss(smoothing, pad):
@@ -191,6 +229,34 @@ def test_greedy_takes_the_likeliest_of_the_last_position():
     wanted = model(source, inputs).argmax(dim=2)
     ended = (written == 29).cumsum(dim=1) - (written == 29).long() > 0
     assert torch.equal(written[~ended], wanted[~ended]) and not written.requires_grad
+
+
+def test_another_symbol_as_the_end_changes_only_what_stands_behind_it():
+    model = small(shared=True).eval()
+    source = torch.randint(FIRST, 30, (8, 6))
+    written = lesson.greedy(model, source, 7)
+    for end in written.unique().tolist():
+        is_end = written == end
+        behind = is_end.cumsum(dim=1) - is_end.long() > 0
+        shorter = lesson.greedy(model, source, 7, end=end)
+        assert torch.equal(shorter, written.masked_fill(behind, PAD))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_baseline_is_far_from_sorting(seed):
+    cfg = lesson.Config(device="cpu", seed=seed)
+    _, target = sequences.sortings(cfg, 1000, seed=1)
+    symbols, whole = lesson.by_position(cfg, target)
+    assert 0.25 < symbols < 0.3 and whole == 0
+
+
+def test_the_baseline_counts_in_training_alone():
+    batches = [sequences.sortings(CONFIG, 64, seed=100 + step)[1] for step in range(16)]
+    commonest = torch.cat(batches)[:1000].mode(dim=0).values
+    assert lesson.by_position(CONFIG, commonest[None]) == (1, 1)
+    half = commonest.clone()
+    half[:3] += 1
+    assert lesson.by_position(CONFIG, torch.stack([commonest, half])) == (19 / 22, 0.5)
 
 
 def test_sortings_keep_their_recipe():

@@ -164,6 +164,65 @@ def test_both_exercises_are_hugging_faces():
     torch.testing.assert_close(ours.words(ours.bert(tokens, segments)[0]), wanted.prediction_logits)
 
 
+def test_the_gradients_are_hugging_faces():
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+    size |= {"vocab_size": 50, "max_position_embeddings": 16, "intermediate_size": 96}
+    theirs = transformers.BertModel(transformers.BertConfig(**size)).double().eval()
+    for weight in theirs.parameters():
+        nn.init.normal_(weight, std=0.3)
+    ours = lesson.BERT(50, 16, 24, 3, 4).double().eval()
+    lesson.load_bert(ours, theirs.state_dict())
+
+    tokens = torch.randint(FIRST, 50, (3, 13))
+    tokens[0, 9:] = PAD
+    segments = torch.randint(2, (3, 13))
+    is_token = tokens != PAD
+    output = theirs(tokens, token_type_ids=segments, attention_mask=is_token)
+    x, text = ours(tokens, segments)
+    torch.cat([x[is_token], text]).square().sum().backward()
+    wanted = torch.cat([output.last_hidden_state[is_token], output.pooler_output])
+    wanted.square().sum().backward()
+    found = {name: weight.grad for name, weight in ours.named_parameters()}
+    # as if they were weights: so they get our names
+    lesson.load_bert(ours, {name: weight.grad for name, weight in theirs.named_parameters()})
+    for name, weight in ours.named_parameters():
+        torch.testing.assert_close(found[name], weight.detach())
+
+
+def test_the_embeddings_are_dropped_as_by_torch():
+    bert = make_bert(dropout=0.1).eval()
+    tokens = torch.randint(FIRST, 40, (30, 8))
+    torch.manual_seed(0)
+    wanted = F.dropout(bert.embed(tokens), 0.1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(bert.train().embed(tokens), wanted)
+    assert lesson.BERT(10, 8, 4, 2, 1).dropout.p == 0.1
+
+
+def test_the_loss_by_hand():
+    """Words of probability 1/2 and 1/8, a pair of 3/4: weights of 0 leave only the biases."""
+    model = lesson.PreTraining(lesson.BERT(8, 4, 4, 1, 1)).double()
+    nn.init.zeros_(model.bert.tokens.weight)
+    nn.init.zeros_(model.pair.weight)
+    model.bias.data = torch.tensor([1, 1, 1, 1, 1, 8, 2, 1]).double().log()
+    model.pair.bias.data = torch.tensor([3, 1]).double().log()
+    labels = torch.tensor([[5, NOT_ASKED, 6]])
+    inputs, segments = torch.tensor([[MASK, 7, 6]]), torch.tensor([[0, 0, 1]])
+    loss = lesson.pretraining_loss(model, (inputs, segments, labels, torch.tensor([0])))
+    assert loss.item() == pytest.approx(2 * math.log(2) + math.log(4 / 3))
+
+
+def test_a_tenth_of_what_is_asked_for_is_another_word():
+    """60,000 words, all different: the share that the claim `kinds` leaves to be deduced."""
+    tokens = torch.arange(FIRST, FIRST + 60_000).reshape(2000, 30)
+    inputs, labels = lesson.ask(tokens, FIRST + 60_000, generator())
+    seen = inputs[labels != NOT_ASKED]
+    other = (seen != MASK) & (seen != labels[labels != NOT_ASKED])
+    assert abs(other.double().mean().item() - 0.1) < 0.0126
+    assert seen[other].min() >= FIRST
+
+
 def test_weights_of_another_model_are_refused():
     weights = make_bert().state_dict()
     with pytest.raises(RuntimeError, match="Missing key"):
