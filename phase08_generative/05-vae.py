@@ -9,7 +9,8 @@ You will be able to answer
     5. How do you ask for a digit?        show_conditional  asked, ahead
 Predict   asked: we ask for 36 of each digit. What share is read by a classifier as that digit?
 Run       python phase08_generative/05-vae.py                              about 30 s
-Needs     phase08_generative/01-gan-basics, phase08_generative/04-autoencoder
+Needs     phase08_generative/01-gan-basics, phase08_generative/02-dcgan,
+          phase08_generative/04-autoencoder
 Reference torch.distributions.Normal, torch.distributions.kl_divergence
 Notation  B batch  P pixels  Z dimensions of z  C of the condition  S samples of z
 """
@@ -33,6 +34,7 @@ from common.lessons import load_lesson
 from common.training import fit
 
 gan = load_lesson("phase08_generative/01-gan-basics")
+closer_to_training = load_lesson("phase08_generative/02-dcgan").closer_to_training
 autoencoders = load_lesson("phase08_generative/04-autoencoder")
 
 LATENT = 8
@@ -223,16 +225,6 @@ def show_bound(cfg: Config, model: VAE, x: Tensor, new: Tensor) -> dict[str, flo
     text = "the ELBO is {} nats above ln p under a Gaussian of the pixels"
     expect("better", text, elbo.mean() - gaussian, at_least=3)
     return {"elbo": elbo.mean().item(), "bound": bound.mean().item(), "ln_gaussian": gaussian}
-
-
-def closer_to_training(pictures: Tensor, train: Tensor, held_out: Tensor) -> float:
-    """Share of pictures nearer to training than to held-out ones, as if both were equally many."""
-    to_train = torch.cdist(pictures, train).amin(dim=1)
-    to_held_out = torch.cdist(pictures, held_out).amin(dim=1)
-    share = (to_train < to_held_out).double().mean().item()
-    # Without copying, the nearest of N + M pictures is one of the N in a share N / (N + M).
-    ours, theirs = share / len(train), (1 - share) / len(held_out)
-    return ours / (ours + theirs)
 
 
 def score(name: str, judge, rows: Tensor, x: Tensor, new: Tensor) -> tuple[dict, Tensor]:
