@@ -58,7 +58,7 @@ def max_pool2d(x: Tensor, size: int, stride: int, padding: int = 0) -> tuple[Ten
     windows = convolution.windows(padded, (size, size), stride, 1)  # (B, C, size, size, rows, cols)
     values, winner = windows.flatten(2, 3).max(dim=2)  # (B, C, rows, cols)
 
-    # From the place within a window to the one in the picture, which begins behind the padding.
+    # From the position in a window to the one in the picture, which begins behind the padding.
     tops = stride * torch.arange(values.shape[2], device=x.device)[:, None] - padding
     lefts = stride * torch.arange(values.shape[3], device=x.device) - padding
     return values, (tops + winner // size) * width + lefts + winner % size

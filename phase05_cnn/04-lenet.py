@@ -53,7 +53,7 @@ class LeNet5(nn.Module):
         self.s4 = nn.AvgPool2d(2)
         self.c5 = nn.Conv2d(16, 120, 5)
 
-        # The same linear layer at each place is a convolution of 1x1. In [5] there are many places.
+        # The same linear layer at each position is a 1x1 convolution. In [5] there are many.
         self.f6 = nn.Conv2d(120, 84, 1)
         self.output = nn.Conv2d(84, 10, 1)
         # end practice

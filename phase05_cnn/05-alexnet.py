@@ -48,7 +48,7 @@ def local_response_norm(
 ) -> Tensor:
     """Section 3.3 of the paper: x / (k + alpha · sum of squares) ** beta. (B, C, H, W), same shape.
 
-    The sum runs over `size` channels at the same place, `size` odd: the number's own in the middle.
+    The sum runs over `size` channels at one position, `size` odd: the number's own in the middle.
     """
     # practice: Divide by the neighbours
     # Zeros as channels in front of the first and behind the last; rows and columns stay.
@@ -150,7 +150,7 @@ def costs(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int]]:
 
     def note(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         places = output[0, 0].numel()  # rows times columns, or 1 behind a dense layer
-        # At each place every weight is used once.
+        # At each position every weight is used once.
         found[name] = (count(layer), layer.weight.numel() * places)
 
     hooks = []

@@ -80,7 +80,7 @@ class BasicBlock(nn.Module):
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A shortcut that is learned: one pixel in, one pixel out, at every `stride`-th place."""
+    """A shortcut that is learned: one pixel in, one pixel out, at every `stride`-th position."""
     conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 

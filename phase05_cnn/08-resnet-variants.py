@@ -5,7 +5,7 @@ You will be able to answer
     1. What does a bottleneck save?              show_bottleneck  by-hand
     2. Are these the nets that others use?       show_parity      parameters, logits
     3. How much work is each of them?            show_work        published, stages, twice, removed
-    4. Why no ReLU behind the sum?               show_preact      lost, first, identity
+    4. What does a ReLU behind the sum cut?      show_preact      lost, first, identity
 Predict   saved: how many times fewer weights has a bottleneck 256→64→256 than two 3x3 of 256?
 Run       python phase05_cnn/08-resnet-variants.py                         about 10 s
 Needs     phase05_cnn/07-resnet

@@ -55,7 +55,7 @@ def separable_conv(x: Tensor, filters: Tensor, mixing: Tensor, stride=1, padding
     # Depthwise: each channel has a filter of its own, and there is no sum over the channels.
     filtered = torch.einsum("bcijrs,cij->bcrs", patches, filters)
 
-    # Pointwise: at each place O weighted sums of the channels.
+    # Pointwise: at each position O weighted sums of the channels.
     return torch.einsum("bcrs,oc->bors", filtered, mixing)
     # end practice
 

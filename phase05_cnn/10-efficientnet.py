@@ -74,7 +74,7 @@ def stochastic_depth(change: Tensor, rate: float, training: bool) -> Tensor:
     # practice: Stochastic depth
     if not training:
         return change
-    # one throw for each picture
+    # One draw for each picture.
     is_kept = torch.rand(len(change), 1, 1, 1, device=change.device) >= rate
     return change * is_kept / (1 - rate)
     # end practice

@@ -173,7 +173,7 @@ def show_raised(cfg: Config, model: nn.Module, x: Tensor) -> dict[str, float]:
 
     def peaks(x: Tensor) -> Tensor:
         (maps,), _ = record(model, [model.blocks[3][1]], x)  # before the ReLU: if off, no gradient
-        return maps.amax(dim=(2, 3))  # of each map the strongest place: (n, 32)
+        return maps.amax(dim=(2, 3))  # of each map the strongest position: (n, 32)
 
     # Picture i is to raise channel i.
     made = maximise(lambda x: peaks(x)[channel, channel], 32, cfg.steps, False, cfg.seed)
@@ -215,7 +215,7 @@ def show_named(cfg: Config, networks: list[nn.Module], test: Set) -> tuple[dict,
 def occlusion(model: nn.Module, x: Tensor, classes: Tensor, size: int = 8, step: int = 4) -> Tensor:
     """How much the class's logit falls if a grey square covers the picture there.
 
-    x (B, C, H, W), classes (B,) -> (B, places down, places across)
+    x (B, C, H, W), classes (B,) -> (B, positions down, positions across)
     """
     # practice: Cover, and look again
     picture = torch.arange(len(x))
@@ -241,7 +241,7 @@ def show_occlusion(cfg: Config, networks: list[nn.Module], x: Tensor) -> dict[st
     with torch.no_grad():
         classes = networks[0](x).argmax(dim=1)
         own, other = (occlusion(network, x, classes).flatten(1) for network in networks)
-    worst = own.argmax(dim=1, keepdim=True)  # (n, 1) of 49 places
+    worst = own.argmax(dim=1, keepdim=True)  # (n, 1) of 49 positions
     vivid = (x.amax(dim=1) - x.amin(dim=1) > 0.6).double()  # the object; the ground is nearly grey
     most = F.avg_pool2d(vivid, 8, 4).flatten(1).argmax(dim=1, keepdim=True)
     largest = other.amax(dim=1).mean().item()

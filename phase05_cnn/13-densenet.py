@@ -47,7 +47,7 @@ class Config(LessonConfig):
 
 
 class DenseLayer(nn.Module):
-    """Reads all channels there are and makes `growth` new ones, at the same places.
+    """Reads all channels there are and makes `growth` new ones, at the same positions.
 
     A list of tensors (B, …, H, W), together `inputs` channels -> (B, growth, H, W)
     """

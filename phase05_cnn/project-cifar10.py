@@ -7,7 +7,7 @@ You will be able to answer
     3. What happens in one step?             show_step       as-svd, rounds, muon, pulled, overfits
     4. What does each idea change?           show_ladder     views, climbed
     5. How good is it, beside what?          show_results    input-matters, beside, accuracy
-Predict   linear: pictures of ten shapes, turned at will: what share does a linear model get right?
+Predict   linear: ten shapes, rotated by any angle: what share does a linear model get right?
 Run       python phase05_cnn/project-cifar10.py       about three minutes; --help shows the rest
           … --data cifar10      60,000 photographs; --preset long: for 0.93; --classes cat,dog
           torchrun --nproc-per-node=2 phase05_cnn/project-cifar10.py      half of each batch each

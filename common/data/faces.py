@@ -242,22 +242,155 @@ def _shot(n: int, rng: np.random.Generator) -> Parameters:
 # Drawing: each part is painted over the parts before it
 
 
-class _Canvas:
-    """n pictures (n, SIDE, SIDE, 3) that are painted over, part by part.
+class _Portraits:
+    """n pictures (n, SIDE, SIDE, 3) that are painted over, part by part, one part for all faces.
 
-    A part is given by the depth of each pixel's centre inside its outline, below 0 outside.
+    u, v are coordinates in the picture, x, y along the head, which is moved and tilted. `front` is
+    x for what lies on the front of the head and turns with it. Arrays of numbers that a face has
+    are (n, 1, 1), colours (n, 3).
     """
 
-    def __init__(self, colour: np.ndarray):
-        self.x = colour
+    def __init__(self, person: Parameters, shot: Parameters):
+        each = person | shot
+        self.n = len(person["width"])
+        self.p = {name: _column(values) for name, values in each.items() if values.ndim == 1}
+        self.colours = {
+            name: values.astype(np.float32)
+            for name, values in each.items()
+            if values.shape == (self.n, 3)
+        }
+        self.skin = self.colours["skin"]
+        self.hair = self.colours["hair_colour"]
+
+        middle = (ZOOM * ((np.arange(SIDE) + 0.5) / SIDE * 2 - 1)).astype(np.float32)
+        self.v, u = np.meshgrid(middle, middle, indexing="ij")
+        self.across = u - _column(shot["move"][0])
+        down = self.v - _column(shot["move"][1]) + 0.02
+        roll = self.p["roll"]
+        self.x = self.across * np.cos(roll) + down * np.sin(roll)
+        self.y = down * np.cos(roll) - self.across * np.sin(roll)
+        self.front = self.x - self.p["yaw"]
+
+        height = (self.v[None, :, :, None] / ZOOM + 1) / 2
+        above = self.colours["above"][:, None, None]
+        below = self.colours["below"][:, None, None]
+        self.pictures = above * (1 - height) + below * height
 
     def paint(self, depth: np.ndarray, colour: np.ndarray, strength: float = 1.0) -> None:
-        """A pixel on the outline is part of both: its share is its depth in pixels, plus 1/2."""
+        """depth: of each pixel's centre inside the part's outline, below 0 outside.
+
+        A pixel on the outline is part of both: its share is its depth in pixels, plus 1/2.
+        """
         cover = (depth * (SIDE / 2) / ZOOM + 0.5).clip(0, 1)
         hit = np.nonzero(cover)
         cover = strength * cover[hit][:, None]
         colour = colour[hit[0]] if colour.ndim == 2 else colour[hit]
-        self.x[hit] += cover * (colour - self.x[hit])
+        self.pictures[hit] += cover * (colour - self.pictures[hit])
+
+    def paint_behind(self) -> None:
+        """What the head hides in part: long hair to the shoulders, neck, shirt, ears."""
+        x, y = self.x, self.y
+        width, tall = self.p["width"], self.p["height"]
+        long = self.p["hair"] > 0.5
+        behind = _ellipse(x, y + 0.12, width + 0.1, tall + 0.08)
+        self.paint(np.where(long, np.maximum(behind, self._beside()), -1), self.hair * 0.8)
+        self.paint(np.minimum(0.2 - np.abs(x), y), self.skin * 0.82)
+        self.paint(_ellipse(self.across, self.v - 1.12, 0.85, 0.42), self.colours["shirt"])
+        self.paint(_ellipse(x, y - 0.66, 0.2, 0.14), self.skin * 0.82)
+        ears = _ellipse(np.abs(x) - width, y - 0.04, np.float32(0.09), np.float32(0.13))
+        self.paint(np.where(long, -1, ears), self.skin * 0.9)
+
+    def _beside(self) -> np.ndarray:
+        """Long hair at both sides of the head."""
+        wide = self.p["width"] + 0.14
+        return np.minimum(_ellipse(self.x, self.y - 0.18, wide, np.float32(0.72)), 0.64 - self.y)
+
+    def paint_head(self) -> None:
+        """Narrower towards the chin, lit from one side, with red cheeks."""
+        x, y = self.x, self.y
+        width, tall = self.p["width"], self.p["height"]
+        narrow = width * (1 - self.p["jaw"] * (y / tall).clip(0, 1) ** 2)
+        face = _ellipse(x, y - 0.03, narrow, tall)
+        lit = 1 + self.p["light"] * (x / width).clip(-1, 1) - 0.1 * (np.hypot(x, y) / tall) ** 2
+        self.paint(face, self.skin[:, None, None] * lit[..., None])
+
+        far = (np.abs(self.front) - 0.26) ** 2 + (y - 0.2) ** 2
+        cheeks = np.exp(-far / 0.012)[..., None]
+        blush = np.array([24.0, -12.0, -6.0], np.float32)
+        self.pictures += 0.6 * cheeks * blush * (face > 0)[..., None]
+
+    def paint_hair(self) -> None:
+        """In front: above a line that rises from the parting to both sides."""
+        x, y = self.x, self.y
+        width, parting = self.p["width"], self.p["parting"]
+        line = -self.p["hairline"] + 0.5 * (self.front - parting) ** 2 - 0.03
+        cap = _ellipse(x, y + 0.06, width + 0.05, self.p["height"] + 0.03)
+        fringe = np.minimum(cap, line - y)
+        sideburns = np.minimum(cap, np.minimum(np.abs(x) - (width - 0.07), 0.02 - y))
+        strands = 1 + 0.12 * np.sin(14 * (x - parting) + 6 * y) + self.p["light"] * x
+        colour = self.hair[:, None, None] * strands[..., None]
+        self.paint(np.maximum(fringe, sideburns), colour)
+        locks = np.minimum(self._beside(), np.minimum(np.abs(x) - (width - 0.08), y + 0.3))
+        self.paint(np.where(self.p["hair"] > 0.5, locks, -1), colour)
+
+    def paint_eyes(self) -> None:
+        p, y = self.p, self.y
+        for side in (-1, 1):
+            x = self.front - side * p["apart"]
+            lid = _ellipse(x, y, p["eye"], 0.75 * p["eye"] * p["open"])
+            self.paint(lid, np.full((self.n, 3), 246.0, np.float32))
+            pupil = _ellipse(x - p["gaze"], y, np.float32(0.062), np.float32(0.066))
+            self.paint(np.minimum(pupil, lid + 0.02), self.colours["iris"])
+            self.paint(np.minimum(pupil - 0.03, lid + 0.02), self.colours["iris"] * 0.3)
+            lash = np.minimum(0.02 - np.abs(lid), -y - 0.02)
+            self.paint(lash, self.skin * 0.35)
+            arch = y + p["brow"] + side * p["tilt"] * x + 0.8 * x**2
+            brow = np.minimum(p["thick"] / 2 - np.abs(arch), 0.11 - np.abs(x))
+            self.paint(brow, np.minimum(self.hair * 0.75, self.skin * 0.75))
+
+    def paint_nose(self) -> None:
+        """A shadow on the side that is away from the light, and the tip."""
+        y, nose = self.y, self.p["nose"]
+        away = self.front + 0.35 * self.p["light"] * (y / nose)
+        bridge = np.minimum(0.035 - np.abs(away), np.minimum(y, nose - y))
+        self.paint(bridge, self.skin * 0.88, 0.6)
+        tip = _ellipse(self.front, y - nose, np.float32(0.075), np.float32(0.035))
+        self.paint(tip, self.skin * 0.72, 0.8)
+
+    def paint_mouth(self) -> None:
+        """A bent band; a smile shows teeth below its upper edge."""
+        p = self.p
+        y = self.y - p["nose"] - 0.15
+        curve = y - p["bend"] * (1 - (self.front / p["mouth"]) ** 2) + 0.3 * p["bend"]
+        ends = p["mouth"] - np.abs(self.front)
+        lips = self.skin * (1 - p["red"][:, 0] * 0.5)
+        lips[:, 0] = self.skin[:, 0] * 0.85
+        upper = y + 0.3 * p["bend"]
+        smiles = p["smile"] > 0.5
+        teeth = np.minimum(np.minimum(upper + 0.01, -curve), ends)
+        self.paint(np.where(smiles, teeth, -1), np.full((self.n, 3), 250.0, np.float32))
+        self.paint(np.minimum(0.035 - np.abs(curve), ends), lips * 0.8)
+        top = np.minimum(0.02 - np.abs(upper), ends)
+        self.paint(np.where(smiles, top, -1), lips * 0.7)
+
+    def paint_glasses(self) -> None:
+        """Two rings or boxes, a bridge between them, and arms to the ears."""
+        x, y, apart = self.front, self.y, self.p["apart"]
+        worn = self.p["glasses"] > 0.5
+        for side in (-1, 1):
+            off = np.abs(x - side * (apart + 0.01))
+            ring = np.hypot(off, y) - 0.165
+            box = np.maximum(off - 0.165, np.abs(y - 0.01) - 0.13)
+            edge = 0.026 - np.abs(np.where(self.p["square"] > 0.5, box, ring))
+            self.paint(np.where(worn, edge, -1), self.colours["frame"])
+        between = np.minimum(0.022 - np.abs(y + 0.02), apart - 0.15 - np.abs(x))
+        arms = np.minimum(0.02 - np.abs(y + 0.03), np.abs(x) - apart - 0.165)
+        arms = np.minimum(arms, self.p["width"] + 0.02 - np.abs(self.x))
+        self.paint(np.where(worn, np.maximum(between, arms), -1), self.colours["frame"])
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)[:, None, None]
 
 
 def _ellipse(u: np.ndarray, v: np.ndarray, width, height) -> np.ndarray:
@@ -267,120 +400,17 @@ def _ellipse(u: np.ndarray, v: np.ndarray, width, height) -> np.ndarray:
 
 def _picture(person: Parameters, shot: Parameters, rng: np.random.Generator) -> Faces:
     """The faces, one for each row of the parameters."""
-    n = len(person["width"])
+    portraits = _Portraits(person, shot)
+    portraits.paint_behind()
+    portraits.paint_head()
+    portraits.paint_hair()
+    portraits.paint_eyes()
+    portraits.paint_nose()
+    portraits.paint_mouth()
+    portraits.paint_glasses()
 
-    def column(values: np.ndarray) -> np.ndarray:
-        return values.astype(np.float32)[:, None, None]
-
-    p = {name: column(values) for name, values in person.items() if values.ndim == 1}
-    s = {name: column(values) for name, values in shot.items() if values.ndim == 1}
-    colours = {
-        name: values.astype(np.float32)
-        for name, values in (person | shot).items()
-        if values.shape == (n, 3)
-    }
-
-    # u, v in the picture; then x, y along the head, which is moved and tilted
-    middle = (ZOOM * ((np.arange(SIDE) + 0.5) / SIDE * 2 - 1)).astype(np.float32)
-    v, u = np.meshgrid(middle, middle, indexing="ij")
-    across = u - column(shot["move"][0])
-    down = v - column(shot["move"][1]) + 0.02
-    x = across * np.cos(s["roll"]) + down * np.sin(s["roll"])
-    y = down * np.cos(s["roll"]) - across * np.sin(s["roll"])
-
-    height = (v[None, :, :, None] / ZOOM + 1) / 2
-    ground = (
-        colours["above"][:, None, None] * (1 - height) + colours["below"][:, None, None] * height
-    )
-    canvas = _Canvas(ground)
-    skin = colours["skin"]
-    hair = colours["hair_colour"]
-    width, tall = p["width"], p["height"]
-    long = p["hair"] > 0.5
-
-    # behind the head: long hair falls to the shoulders
-    behind = _ellipse(x, y + 0.12, width + 0.1, tall + 0.08)
-    sides = np.minimum(_ellipse(x, y - 0.18, width + 0.14, np.float32(0.72)), 0.64 - y)
-    canvas.paint(np.where(long, np.maximum(behind, sides), -1), hair * 0.8)
-    canvas.paint(np.minimum(0.2 - np.abs(x), y), skin * 0.82)
-    canvas.paint(_ellipse(u - column(shot["move"][0]), v - 1.12, 0.85, 0.42), colours["shirt"])
-    canvas.paint(_ellipse(x, y - 0.66, 0.2, 0.14), skin * 0.82)
-    ears = _ellipse(np.abs(x) - width, y - 0.04, np.float32(0.09), np.float32(0.13))
-    canvas.paint(np.where(long, -1, ears), skin * 0.9)
-
-    # the head: narrower towards the chin; lit from one side
-    narrow = width * (1 - p["jaw"] * (y / tall).clip(0, 1) ** 2)
-    face = _ellipse(x, y - 0.03, narrow, tall)
-    lit = 1 + s["light"] * (x / width).clip(-1, 1) - 0.1 * (np.hypot(x, y) / tall) ** 2
-    shaded = skin[:, None, None] * lit[..., None]
-    canvas.paint(face, shaded)
-
-    # what turns with the head lies on its front
-    fx = x - s["yaw"]
-    cheeks = np.exp(-((np.abs(fx) - 0.26) ** 2 + (y - 0.2) ** 2) / 0.012)[..., None]
-    blush = np.array([24.0, -12.0, -6.0], np.float32)
-    canvas.x += 0.6 * cheeks * blush * (face > 0)[..., None]
-
-    # the hair in front: above a line that rises from the parting to both sides
-    line = -p["hairline"] + 0.5 * (fx - p["parting"]) ** 2 - 0.03
-    cap = _ellipse(x, y + 0.06, width + 0.05, tall + 0.03)
-    fringe = np.minimum(cap, line - y)
-    sideburns = np.minimum(cap, np.minimum(np.abs(x) - (width - 0.07), 0.02 - y))
-    strands = 1 + 0.12 * np.sin(14 * (x - p["parting"]) + 6 * y) + s["light"] * x
-    canvas.paint(np.maximum(fringe, sideburns), hair[:, None, None] * strands[..., None])
-    locks = np.minimum(sides, np.minimum(np.abs(x) - (width - 0.08), y + 0.3))
-    canvas.paint(np.where(long, locks, -1), hair[:, None, None] * strands[..., None])
-
-    # eyes and brows; a side is -1 or 1
-    for side in (-1, 1):
-        ex = fx - side * p["apart"]
-        lid = _ellipse(ex, y, p["eye"], 0.75 * p["eye"] * s["open"])
-        white = np.full((n, 3), 246.0, np.float32)
-        canvas.paint(lid, white)
-        pupil = _ellipse(ex - s["gaze"], y, np.float32(0.062), np.float32(0.066))
-        canvas.paint(np.minimum(pupil, lid + 0.02), colours["iris"])
-        canvas.paint(np.minimum(pupil - 0.03, lid + 0.02), colours["iris"] * 0.3)
-        lash = np.minimum(0.02 - np.abs(lid), -y - 0.02)
-        canvas.paint(lash, skin * 0.35)
-        arch = y + p["brow"] + side * p["tilt"] * ex + 0.8 * ex**2
-        brow = np.minimum(p["thick"] / 2 - np.abs(arch), 0.11 - np.abs(ex))
-        canvas.paint(brow, np.minimum(hair * 0.75, skin * 0.75))
-
-    # nose: a shadow on the side that is away from the light, and its tip
-    away = fx + 0.35 * s["light"] * (y / p["nose"])
-    bridge = np.minimum(0.035 - np.abs(away), np.minimum(y, p["nose"] - y))
-    canvas.paint(bridge, skin * 0.88, 0.6)
-    tip = _ellipse(fx, y - p["nose"], np.float32(0.075), np.float32(0.035))
-    canvas.paint(tip, skin * 0.72, 0.8)
-
-    # mouth: a bent band; a smile shows teeth below its upper edge
-    my = y - p["nose"] - 0.15
-    curve = my - s["bend"] * (1 - (fx / p["mouth"]) ** 2) + 0.3 * s["bend"]
-    ends = p["mouth"] - np.abs(fx)
-    lips = skin * (1 - person["red"].astype(np.float32)[:, None] * 0.5)
-    lips[:, 0] = skin[:, 0] * 0.85
-    upper = my + 0.3 * s["bend"]
-    teeth = np.minimum(np.minimum(upper + 0.01, -curve), ends)
-    canvas.paint(np.where(s["smile"] > 0.5, teeth, -1), np.full((n, 3), 250.0, np.float32))
-    canvas.paint(np.minimum(0.035 - np.abs(curve), ends), lips * 0.8)
-    top = np.minimum(0.02 - np.abs(upper), ends)
-    canvas.paint(np.where(s["smile"] > 0.5, top, -1), lips * 0.7)
-
-    # glasses: two rings or boxes, a bridge between them, and arms to the ears
-    worn = s["glasses"] > 0.5
-    for side in (-1, 1):
-        gx = np.abs(fx - side * (p["apart"] + 0.01))
-        ring = np.hypot(gx, y) - 0.165
-        box = np.maximum(gx - 0.165, np.abs(y - 0.01) - 0.13)
-        edge = 0.026 - np.abs(np.where(s["square"] > 0.5, box, ring))
-        canvas.paint(np.where(worn, edge, -1), colours["frame"])
-    between = np.minimum(0.022 - np.abs(y + 0.02), p["apart"] - 0.15 - np.abs(fx))
-    arms = np.minimum(0.02 - np.abs(y + 0.03), np.abs(fx) - p["apart"] - 0.165)
-    arms = np.minimum(arms, width + 0.02 - np.abs(x))
-    canvas.paint(np.where(worn, np.maximum(between, arms), -1), colours["frame"])
-
-    noise = rng.normal(scale=3, size=canvas.x.shape)
-    pictures = (canvas.x + noise).round().clip(0, 255).astype(np.uint8)
+    noise = rng.normal(scale=3, size=portraits.pictures.shape)
+    pictures = (portraits.pictures + noise).round().clip(0, 255).astype(np.uint8)
     labels = np.stack([shot["glasses"], shot["smile"], person["hair"], person["colour"]], axis=1)
     return Faces(pictures, labels.astype(np.int64))
 
