@@ -93,7 +93,7 @@ class MultiHeadAttention(nn.Module):
         outputs, weights = attention(query, key, value, mask)  # (B, N, T, K), (B, N, T, S)
         self.weights = weights.detach()
         if self.training and self.dropout.p > 0:
-            # Some weights become 0, so that no single answer is relied on: the means once more.
+            # Some weights become 0, so that no output relies on one position: new means.
             outputs = self.dropout(weights) @ value
         return self.out(self.join(outputs))
         # end practice
@@ -213,7 +213,7 @@ class Lookup(nn.Module):
         super().__init__()
         self.letter = nn.Embedding(LETTERS, dim)
         self.digit = nn.Embedding(DIGITS, dim)
-        self.asked = nn.Embedding(ASKED * LETTERS, dim)  # a table for each of the four places
+        self.asked = nn.Embedding(ASKED * LETTERS, dim)  # a table for each of the four letters
         self.attention = MultiHeadAttention(dim, n_heads)
         outputs = ASKED * DIGITS
         self.head = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, outputs))

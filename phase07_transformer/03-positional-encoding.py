@@ -95,7 +95,7 @@ def show_tables(cfg: Config) -> None:
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """RoPE (Su et al. 2021): turns each pair of columns of x (..., T, D) by its position's angle.
+    """RoPE (Su et al. 2021): rotates each pair of columns of x (..., T, D) by its position's angle.
 
     positions: (T,), or a shape that broadcasts to x's without D. For queries and keys, not values.
     """
@@ -183,7 +183,7 @@ class Model(nn.Module):
 
     def __init__(self, cfg: Config, kind: str):
         super().__init__()
-        torch.manual_seed(cfg.seed)  # all begin alike
+        torch.manual_seed(cfg.seed)  # the same initial weights
         self.kind = kind
         self.embedding = nn.Embedding(LETTERS, cfg.dim)
         self.attention = PositionedAttention(cfg.dim, n_heads=4)

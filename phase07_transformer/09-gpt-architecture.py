@@ -332,7 +332,7 @@ def draw_training(cfg: Config, scores: dict[str, float], curve: list[float]) -> 
         axis.axhline(scores[f"counted_{n}"], color=GREY, linestyle=":")
         axis.text(cfg.steps, scores[f"counted_{n}"], f"context of {n}", ha="right", va="bottom")
     axis.set(xlabel="training steps", ylabel="bits a character", ylim=(1.5, None))
-    axis.set_title("GPT passes n-grams of growing context, one after the other")
+    axis.set_title("In training GPT passes n-grams of growing context, one after the other")
     save_figure(figure, cfg.out / "training")
 
 

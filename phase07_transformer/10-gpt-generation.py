@@ -256,7 +256,7 @@ def show_texts(cfg: Config) -> dict[str, float]:
         written = corpus.vocabulary.decode(texts[0, 8:].tolist())
         print(f"  {name:<8}{new[name]:.3f} of the pieces of four are new: {written!r}")
     expect("drawn", "{} of the drawn pieces are new", new["drawn"], at_least=0.85)
-    expect("loops", "of the beams', {} fewer", new["drawn"] - new["beams"], at_least=0.2)
+    expect("loops", "the beams have {} fewer new pieces", new["drawn"] - new["beams"], at_least=0.2)
     return {f"new_{name}": each for name, each in new.items()}
 
 

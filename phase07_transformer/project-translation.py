@@ -99,10 +99,10 @@ def learn_merges(words: Counter, most: int) -> list[tuple[str, str]]:
     ones, the first in the alphabet. It ends after `most` merges, or when no pair is left twice.
     """
     # practice: What belongs together
-    cut = {word: list(word) for word in words}
+    pieces = {word: list(word) for word in words}
     counts = Counter()
     places = defaultdict(set)  # in which words a pair may stand
-    for word, symbols in cut.items():
+    for word, symbols in pieces.items():
         for pair in pairwise(symbols):
             counts[pair] += words[word]
             places[pair].add(word)
@@ -117,10 +117,10 @@ def learn_merges(words: Counter, most: int) -> list[tuple[str, str]]:
 
         # Only words with the pair change: take out their pairs, then count the new ones.
         for word in places.pop(best):
-            for pair in pairwise(cut[word]):
+            for pair in pairwise(pieces[word]):
                 counts[pair] -= words[word]
-            cut[word] = merge(cut[word], best)
-            for pair in pairwise(cut[word]):
+            pieces[word] = merge(pieces[word], best)
+            for pair in pairwise(pieces[word]):
                 counts[pair] += words[word]
                 places[pair].add(word)
         counts = +counts  # without what has become 0
@@ -445,7 +445,7 @@ def show_results(cfg: Config, pairs: PairSet, rows: list[Row], tokenizer: Tokeni
     print("\n[5] Training; then the test part, once")
     no_leak("apart", "no sentence stands in two parts", *pairs.fingerprints())
     if pairs.name == "generated":
-        check("new", "{} of the test sentences combine anew", share_with_new(pairs), at_least=1)
+        check("new", "{} of the test sentences have a new pair", share_with_new(pairs), at_least=1)
 
     model = transformer.Transformer(len(tokenizer), len(tokenizer), 32, 2, 64, 1, 0.0, True)
     batch = sentences.pad(sentences.one_of_each(rows)[:8])
@@ -564,7 +564,6 @@ def draw_training(cfg: Config, curves: dict[str, list[dict]], metrics: dict[str,
 
 @torch.no_grad()
 def draw_attention(cfg: Config, model: nn.Module, tokenizer: Tokenizer, texts: list[str]) -> None:
-    """Where the last layer looks while it writes, mean over the heads."""
     figure, axes = new_figure(1, len(texts), size=(6.5 * len(texts), 6.2))
     for axis, text in zip(axes, texts):
         source = torch.tensor([tokenizer.encode(text)], device=cfg.torch_device())
@@ -576,7 +575,8 @@ def draw_attention(cfg: Config, model: nn.Module, tokenizer: Tokenizer, texts: l
         axis.set_xticks(range(source.shape[1]), tokenizer.names_of(source[0]), rotation=90)
         axis.set_yticks(range(tokens.shape[1]), tokenizer.names_of(tokens[0]))
         axis.grid(False)
-        axis.set(xlabel="source", ylabel="translation", title="Where the last layer looks")
+        axis.set(xlabel="source", ylabel="translation", title=text)
+    figure.suptitle("Where the last layer looks while it writes (mean over heads; 1 is darkest)")
     save_figure(figure, cfg.out / "attention")
 
 

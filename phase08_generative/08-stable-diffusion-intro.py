@@ -307,7 +307,7 @@ def show_pictures(cfg: Config, networks: tuple, real: Pictures, new: Pictures) -
     expect("better", "guidance brings {} more than w = 1", gain, above=gain_over)
     seen, held_out = path[-1][~unseen], new.only(~prompts.is_unseen(new)).x
     found["closer"] = closer_to_training(seen, real.x, held_out)
-    expect("copies", "nearer to training than to new: {}", found["closer"], at_most=0.65)
+    expect("copies", "nearer to training than to new: {}", found["closer"], at_most=0.75)
     planted = closer_to_training(real.x + 0.1 * torch.randn_like(real.x), real.x, held_out)
     check("caught", "of planted copies it is {}", planted, at_least=0.95)
     prompts.draw_prompts(cfg.out / "prompts", path)

@@ -60,6 +60,16 @@ def to_text(row: Tensor) -> str:
     return " ".join(WORDS[symbol] for symbol in row.tolist() if symbol not in (PAD, END))
 
 
+def commonest(target: Tensor) -> Tensor:
+    """How often the commonest answer of each task is right, for answers in turn: (n, T) -> (4,)"""
+    shares = []
+    for number in range(len(TASKS)):
+        answers = target[number :: len(TASKS)].cpu()
+        _, counts = answers.unique(dim=0, return_counts=True)
+        shares.append(counts.max() / len(answers))
+    return torch.stack(shares)
+
+
 def random_parts(total: int, parts: int, generator: torch.Generator) -> Tensor:
     """total as a sum of whole numbers of 1 or more, each way equally likely. (parts,)"""
     cuts = 1 + torch.randperm(total - 1, generator=generator)[: parts - 1].sort().values
