@@ -4,8 +4,8 @@ GAN 基础：造假者与侦探
 You will be able to answer
     1. What does the best D answer?    show_best      by-hand, best
     2. Which loss helps a bad G?       show_losses    slopes, step
-    3. Does G find all modes?          show_ring      told, fools, ring, collapse
-    4. How far apart are two sets?     show_distance  line, scipy, read, judge, few, missing, mixed
+    3. Does G find all modes?          show_ring      told, fools, ring, equal, collapse
+    4. How far apart are two sets?     show_distance  scipy, read, judge, few, missing, mixed
     5. Does G learn to draw digits?    show_digits    fell, digits, rarest, baseline
 Predict   g_faster: G learns five times as fast as D. How many of 8 Gaussians does it then make?
 Run       python phase08_generative/01-gan-basics.py                       about 30 s
@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
 from common.checks import check, check_close, expect
@@ -172,15 +171,20 @@ def show_ring(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
     check("fools", "D frozen: G's loss falls to {}", losses[-1][1], below=0.05)
 
     scores, pictures = {}, {}
-    rates = {"d_faster": (1e-3, 5e-3), "equal": (1e-3, 1e-3), "g_faster": (5e-3, 1e-3)}
+    # The higher of both rates is the same in all three: "too high" is not what sets them apart.
+    rates = {"d_faster": (4e-4, 2e-3), "equal": (2e-3, 2e-3), "g_faster": (2e-3, 4e-4)}
     for name, pair in rates.items():
         points = [train_ring(cfg, *pair, 10 * cfg.seed + number) for number in range(cfg.runs)]
         found = [covered(each, ring()) for each in points]
         print(f"  {name}, rates of G and D {pair}: (modes, share near one) {found}")
-        scores[name] = sum(modes for modes, _ in found) / cfg.runs
-        pictures[f"G {pair[0]}, D {pair[1]}: {found[0][0]} of 8 modes"] = points[0]
-    expect("ring", "D's rate is higher: G covers {} of 8 modes", scores["d_faster"], at_least=7)
-    expect("collapse", "G's rate is higher: it covers {}", scores["g_faster"], at_most=3)
+
+        modes = [count for count, _ in found]
+        scores[name] = sum(modes) / cfg.runs
+        scores[f"{name}_best"] = max(modes)
+        pictures[name] = points[modes.index(min(modes))]
+    expect("ring", "G's rate is lower: it covers {} of 8 modes", scores["d_faster"], at_least=7)
+    expect("equal", "equal rates: in the best run {} modes", scores["equal_best"], at_least=6)
+    expect("collapse", "G as before, D's lower: {} at best", scores["g_faster_best"], at_most=4)
     return scores, pictures
 
 
@@ -230,10 +234,6 @@ def features(judge: nn.Module, pictures: Tensor) -> Tensor:
 
 def show_distance(cfg: Config, judge, accuracy: float, train: tuple, test: tuple) -> dict:
     print("\n[4] How far a set of pictures is from the training pictures, by the judge's features")
-    cov = torch.ones(1, 1).double()
-    found = gaussian_distance(0 * cov[0], cov, 3 * cov[0], 4 * cov)
-    check_close("line", "N(0, 1²) and N(3, 2²): (0 - 3)² + (1 - 2)² = 10", found, 10.0)
-
     x, y = torch.randn(2, 40, 5).double()
     y = y @ torch.randn(5, 5).double() + 1
     product = scipy.linalg.sqrtm((x.T.cov() @ y.T.cov()).numpy()).real
@@ -290,18 +290,17 @@ def show_digits(cfg: Config, judge: nn.Module, real: Tensor, n: int, baseline: f
     named = judge(for_judge(pictures)).argmax(dim=1).bincount(minlength=10)
     print(f"  {n} pictures, classified as 0 to 9: {named.tolist()}")
     shares = named / (n / 10)  # 1 would be fair
-    first = looks[0][0]
-    expect("fell", "the distance falls to {} of what it was", distance / first, at_most=0.5)
+    expect("fell", "the distance falls to {} of what it was", distance / looks[0][0], at_most=0.5)
     expect("digits", "{} digits have 1/4 of a fair share", (shares >= 1 / 4).sum(), at_least=6)
     expect("rarest", "but the rarest has only {} of one", shares.min(), at_most=0.5)
     expect("baseline", "a Gaussian of pixels is nearer, by {}", distance - baseline, at_least=0.5)
-    return {"gan": distance, "untrained": first, "rarest": shares.min().item()}, looks
+    return {"gan": distance, "untrained": looks[0][0], "rarest": shares.min().item()}, looks
 
 
 # Pictures and helpers: skip on a first reading
 
 
-def adam_for(model: nn.Module, rate: float) -> Optimizer:
+def adam_for(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """A short memory, 0.5 instead of 0.9: the opponent changes, and old gradients mislead."""
     return torch.optim.Adam(model.parameters(), lr=rate, betas=(0.5, 0.9))
 
@@ -313,7 +312,8 @@ def sample(generator: nn.Module, noise: Tensor) -> Tensor:
 
 def draw_ring(cfg: Config, pictures: dict[str, Tensor]) -> None:
     figure, axes = new_figure(1, 3, size=(11, 4), sharex=True, sharey=True)
-    for axis, (title, points) in zip(axes, pictures.items()):
+    for axis, (name, points) in zip(axes, pictures.items()):
+        title = f"{name}, worst run: {covered(points, ring())[0]} of 8 modes"
         axis.scatter(*ring().T, s=500, color="#D9D9D9")
         axis.plot(*points.T, ".", markersize=2, color=BLUE)
         axis.set(title=title, xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal")

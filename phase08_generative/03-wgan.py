@@ -2,10 +2,10 @@
 WGAN：梯度不消失的距离
 
 You will be able to answer
-    1. How far apart are two sets?  show_distance  by-hand, scipy, pairs, flat
-    2. How do you bound a slope?    show_slopes    layer, penalty, between, locked, clipped
+    1. How far apart are two sets?  show_distance  by-hand, scipy, flat
+    2. How do you bound a slope?    show_slopes    layer, penalty, locked, clipped
     3. Does a critic measure it?    show_critic    separates, estimate, slope
-    4. What does a generator gain?  show_grid      fools, few, covers, near, blurred, copies, caught
+    4. What does a WGAN gain?  show_grid  fools, few, covers, near, falls, blurred, copies, caught
 Predict   wgan: where a GAN has collapsed, how many of 25 Gaussians does a WGAN make?
 Run       python phase08_generative/03-wgan.py                             about a minute
 Needs     phase08_generative/01-gan-basics
@@ -73,8 +73,6 @@ def show_distance(cfg: Config) -> None:
     y = 2 * torch.randn(300).double() + 1
     theirs = scipy.stats.wasserstein_distance(x.numpy(), y.numpy())
     check_close("scipy", "two sets of 300: as SciPy's", distance_1d(x, y), theirs)
-    paired = distance(x[:, None], y[:, None])
-    check_close("pairs", "and no other pairs are nearer on average", distance_1d(x, y), paired)
 
     # Real samples at 0, generated ones at b; the best D of 8.1 tells them apart with certainty.
     rows = []
@@ -130,11 +128,6 @@ def critic_loss(critic: nn.Module, real: Tensor, fake: Tensor, two_sided: bool =
     return -gap + WEIGHT * penalty(critic, real, fake, two_sided)
 
 
-class Parabola(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.square() / 2
-
-
 def clip(critic: nn.Module, limit: float = 0.01) -> None:
     """Each weight from -limit to limit, as in the first WGAN (Arjovsky et al. 2017)."""
     # practice: Clipping
@@ -160,11 +153,6 @@ def show_slopes(cfg: Config) -> None:
         found += [penalty(line, *points, two_sided=both) for both in (False, True)]
     text = "slopes of 5 and of 1/2 cost, one-sided, 16 and 0; two-sided, 16 and 1/4"
     check_close("penalty", text, torch.stack(found), [16.0, 16, 0, 0.25])
-
-    real = torch.full((20_000, 1), 2.0).double()
-    mean = penalty(Parabola(), real, 2 * real)
-    text = "f = x²/2, real at 2, fake at 4: slopes of 2 to 4, equally often, cost 13/3; here {}"
-    check("between", text, mean.detach(), above=4.26, below=4.4)
 
     # f(x) = wx, real at 1, fake at 0, and at the start the wrong sign: w = -1/2.
     ends = []
@@ -213,7 +201,7 @@ def show_critic(cfg: Config) -> dict[str, float]:
     gap = critic(real + 1).mean() - critic(fake - 1).mean()
     exact = distance_1d(real[:, 0] + 1, fake[:, 0] - 1)
     text = "one fixed batch: the critic finds {} times its distance"
-    check("separates", text, (gap / exact).item(), above=0.8, below=1.2)
+    check("separates", text, (gap / exact).item(), above=0.8, below=1.3)
 
     found = {}
     for name, two_sided in (("one-sided", False), ("two-sided", True)):
@@ -222,13 +210,12 @@ def show_critic(cfg: Config) -> dict[str, float]:
         print(f"  {name}: " + "  ".join(f"{gap:.2f}" for gap in found[name][:, 0].tolist()))
     gaps, means = found["one-sided"].T
     off = (gaps / 2.2 - 1).abs().max()
-    expect(
-        "estimate", "one-sided, they are off by {} of 2.2, a straight critic's", off, at_most=0.05
-    )
+    text = "one-sided, they are off by {} of 2.2, a straight critic's"
+    expect("estimate", text, off, at_most=0.05)
     off = (means / 1.1 - 1).abs().max()
     expect("slope", "and their mean slope between -1 and 1 by {} of 1.1", off, at_most=0.1)
-    wrong = (found["two-sided"][:, 0] < 0).sum().item()
-    return {"estimate": gaps.mean().item(), "wrong": wrong}
+    wrong = found["two-sided"][:, 0] < 0
+    return {"estimate": gaps.mean().item(), "wrong": wrong.sum().item()}
 
 
 def wgan_step(generator, critic, data: Tensor, g_adam, c_adam, turns: int = 3) -> None:
@@ -244,22 +231,30 @@ def wgan_step(generator, critic, data: Tensor, g_adam, c_adam, turns: int = 3) -
     # end practice
 
 
-def train_grid(cfg: Config, kind: str, rate: float, data: Tensor, seed: int) -> Tensor:
-    """2,000 points of a generator, trained on the data; rate: that of D or of the critic."""
+def train_grid(cfg: Config, kind: str, rate: float, data: Tensor, seed: int) -> tuple[Tensor, list]:
+    """Points of a generator; 20 looks at a WGAN: the critic's gap, W. rate: of D or the critic."""
+    # Numbers of their own: to look does not change the training.
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
     generator = gan.mlp(2, 2)
     critic = gan.mlp(2, 1)
     adams = gan.adam_for(generator, 1e-3), gan.adam_for(critic, rate)
     steps = cfg.wgan_steps if kind == "wgan" else cfg.gan_steps
     falling = [LinearLR(adam, 1, 0, total_iters=steps) for adam in adams]
-    for _ in range(steps):
+    looks = []
+    for step in range(1, steps + 1):
         if kind == "wgan":
             wgan_step(generator, critic, data, *adams)
         else:
             gan.gan_step(generator, critic, batch_of(data), torch.randn(BATCH, 2), *adams)
         for schedule in falling:
             schedule.step()
-    return gan.sample(generator, torch.randn(2000, 2))
+
+        if kind == "wgan" and step * 20 % steps < 20:
+            fake = gan.sample(generator, noise)
+            gap = critic(data).mean() - critic(fake).mean()
+            looks.append([gap.item(), distance(fake, data[:500])])
+    return gan.sample(generator, torch.randn(2000, 2)), looks
 
 
 def score(points: Tensor, data: Tensor, new: Tensor) -> list[float]:
@@ -270,7 +265,7 @@ def score(points: Tensor, data: Tensor, new: Tensor) -> list[float]:
     return [distance(points[:500], new[:500]), modes, near, closer]
 
 
-def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
+def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor], Tensor]:
     print("\n[4] 25 Gaussians on a grid: a GAN and a WGAN, the networks alike")
     critic = nn.Linear(2, 1)
     generator = gan.mlp(2, 2)
@@ -278,8 +273,7 @@ def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
     for _ in range(40):
         wgan_step(generator, critic, grid(), *adams, turns=0)
     lead = critic(gan.sample(generator, torch.randn(500, 2))).mean() - critic(grid()).max()
-    text = "critic frozen: G's points get {} more than the best of the 25 centres"
-    check("fools", text, lead.detach(), above=0)
+    check("fools", "critic frozen: G's points get {} over the best centre", lead.detach(), above=0)
 
     data, new = points_around(grid(), 4000).split(2000)
     pictures = {"new": points_around(grid(), 2000), "copies": data + 1e-4 * torch.randn(2000, 2)}
@@ -288,9 +282,10 @@ def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
     rates = {"equal": 1e-3, "d_faster": 3e-3, "wgan": 1e-3}
     for kind, rate in rates.items():
         seeds = range(10 * cfg.seed, 10 * cfg.seed + cfg.runs)
-        points = [train_grid(cfg, kind, rate, data, seed) for seed in seeds]
-        found[kind] = [score(each, data, new) for each in points]
-        pictures[kind] = points[0]
+        runs = [train_grid(cfg, kind, rate, data, seed) for seed in seeds]
+        found[kind] = [score(points, data, new) for points, _ in runs]
+        pictures[kind] = runs[0][0]
+    looks = torch.tensor([each for _, each in runs]).mean(dim=0)  # of the WGANs, the last kind
 
     print("  means: W to new points; modes of 25; share near one; share nearer to data than to new")
     scores = {}
@@ -298,17 +293,21 @@ def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
         means = torch.tensor(rows).mean(dim=0).tolist()
         scores |= {f"{name}{kind}": value for kind, value in zip(KINDS, means)}
         print(f"  {name:<9}" + "".join(f"{value:8.3g}" for value in means))
+    for name, part in (("first", looks[:5]), ("last", looks[-5:])):
+        scores[f"{name}_gap"], scores[f"{name}_distance"] = part.mean(dim=0).tolist()
     expect("few", "a GAN with equal rates makes {} of 25 modes", scores["equal"], at_most=18)
     more = scores["wgan"] - scores["equal"]
     expect("covers", "a WGAN with the same rates makes {} modes more", more, at_least=5)
     ratio = scores["wgan_distance"] / scores["equal_distance"]
     expect("near", "its W to new points is {} of that GAN's", ratio, at_most=0.7)
+    ratio = scores["last_gap"] / scores["first_gap"]
+    expect("falls", "its critic's gap in the last quarter: {} of the first", ratio, at_most=0.5)
     more = scores["wgan_near"] - scores["even_near"]
     text = "but of evenly scattered points as many are near a mode; of the WGAN's {} more"
     expect("blurred", text, more, at_most=0.1)
     expect("copies", "nearer to data than to new: {}", scores["wgan_closer"], at_most=0.6)
     check("caught", "of planted copies it is {}", scores["copies_closer"], at_least=0.95)
-    return scores, pictures
+    return scores, pictures, looks
 
 
 # Pictures and helpers: skip on a first reading
@@ -324,15 +323,17 @@ def batch_of(data: Tensor) -> Tensor:
     return data[torch.randint(len(data), (BATCH,))]
 
 
-def draw_grid(cfg: Config, pictures: dict[str, Tensor]) -> None:
-    names = {"even": "even", "equal": "GAN", "d_faster": "GAN, D faster", "wgan": "WGAN"}
-    figure, axes = new_figure(1, 4, size=(16, 4.6), sharex=True, sharey=True)
-    for axis, (kind, name) in zip(axes, names.items()):
+def draw_grid(cfg: Config, pictures: dict[str, Tensor], looks: Tensor) -> None:
+    names = {"new": "real", "even": "even", "equal": "GAN", "d_faster": "D faster", "wgan": "WGAN"}
+    figure, axes = new_figure(2, 3, size=(12, 8))
+    for axis, (kind, name) in zip(axes.flat, names.items()):
         modes, near = covered(pictures[kind], grid())
         axis.scatter(*grid().T, s=150, color="#D9D9D9")
         axis.plot(*pictures[kind].T, ".", markersize=2, color=BLUE)
         title = f"{name}: {modes} modes, {near:.0%} near"
         axis.set(title=title, xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    axes[1, 2].plot(looks, label=["the critic's gap", "W"])
+    axes[1, 2].legend(title="WGAN, 20 looks in training")
     save_figure(figure, cfg.out / "grid")
 
 
@@ -340,8 +341,8 @@ def run(cfg: Config) -> dict[str, float]:
     show_distance(cfg)
     show_slopes(cfg)
     results = show_critic(cfg)
-    scores, pictures = show_grid(cfg)
-    draw_grid(cfg, pictures)
+    scores, pictures, looks = show_grid(cfg)
+    draw_grid(cfg, pictures, looks)
     return results | scores
 
 

@@ -143,6 +143,13 @@ def test_the_distance_is_scipys():
         assert swapped == pytest.approx(found, rel=1e-6)
 
 
+def test_the_distance_of_two_gaussians_on_a_line():
+    """The note: of N(0, 1²) and N(3, 2²) it is (0 - 3)² + (1 - 2)² = 10."""
+    one = torch.ones(1, 1).double()
+    found = lesson.gaussian_distance(0 * one[0], one, 3 * one[0], 4 * one)
+    assert found == pytest.approx(10)
+
+
 def test_the_distance_of_independent_features_is_a_sum_of_those_of_each():
     means, sds = randn(2, 4), randn(2, 4).abs()
     wanted = (means[0] - means[1]).square().sum() + (sds[0] - sds[1]).square().sum()
@@ -238,3 +245,22 @@ def test_near_is_within_four_standard_deviations():
     centres = torch.zeros(1, 2)
     points = torch.tensor([[3.99 * SD, 0.0], [0.0, 4.01 * SD]])
     assert covered(points, centres) == (1, 0.5)
+
+
+def test_the_ring_compares_equal_highest_rates_and_shows_the_worst_run(monkeypatch):
+    seen = []
+
+    def train_ring(cfg, g_rate, d_rate, seed):
+        seen.append((g_rate, d_rate))
+        modes = (5, 3, 7)[seed % 10]
+        return ring()[:modes].repeat(20, 1)
+
+    monkeypatch.setattr(lesson, "train_ring", train_ring)
+    monkeypatch.setattr(lesson, "check", lambda *words, **bounds: None)
+    monkeypatch.setattr(lesson, "expect", lambda *words, **bounds: None)
+    scores, pictures = lesson.show_ring(lesson.Config(seed=4, device="cpu"))
+    assert len(seen) == 9 and {max(rates) for rates in seen} == {2e-3}
+    assert sorted({g_rate / d_rate for g_rate, d_rate in seen}) == pytest.approx([0.2, 1, 5])
+    for name, points in pictures.items():
+        assert covered(points, ring())[0] == 3
+        assert (scores[name], scores[f"{name}_best"]) == (5, 7)

@@ -95,9 +95,15 @@ def test_copies_are_found_and_new_pictures_are_not_taken_for_copies():
     assert lesson.closer_to_training(held_out + 0.01, train, held_out) == 0
     assert lesson.closer_to_training(new, train, held_out) == pytest.approx(0.5, abs=0.1)
     assert lesson.closer_to_training(new, train, train) == 0  # as near is not nearer
-    # More training pictures are no advantage.
-    more = torch.cat([train, torch.randn(4000, 1, 4, 4)])
-    assert lesson.closer_to_training(new, more, held_out) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_larger_training_set_is_searched_in_full_and_gives_no_advantage():
+    torch.manual_seed(0)
+    train, held_out, fresh = torch.randn(1200, 5), torch.randn(300, 5), torch.randn(2000, 5)
+    assert abs(lesson.closer_to_training(fresh, train, held_out) - 0.5) < 0.08
+    assert lesson.closer_to_training(train[900:], train, held_out) == 1  # copies of the last ones
+    some = torch.cat([train[::4], fresh[:600]])
+    assert lesson.closer_to_training(some, train, held_out) > 0.56  # every third one is a copy
 
 
 def test_learn_takes_each_step_and_says_so():

@@ -39,6 +39,12 @@ def test_the_distance_in_the_plane():
     assert lesson.distance(x, x[torch.randperm(60)] + shift) == pytest.approx(5)
 
 
+def test_on_a_line_no_other_pairs_are_nearer():
+    x, y = randn(300), 2 * randn(300) + 1
+    paired = lesson.distance(x[:, None], y[:, None])
+    assert lesson.distance_1d(x, y).item() == pytest.approx(paired)
+
+
 def test_a_score_knows_copies_and_collapse():
     torch.manual_seed(0)
     data, new, others = points_around(grid(), 3000).split(1000)
@@ -101,6 +107,14 @@ def test_each_pair_of_pictures_has_one_share():
     lesson.penalty(Spy(), real, fake)
     assert (seen[0].flatten(1).std(dim=1) == 0).all()
     assert len(seen[0][:, 0, 0, 0].unique()) == 7 and seen[0].min() > 0 and seen[0].max() < 1
+
+
+def test_the_shares_are_even():
+    """f = x²/2, real at 2, fake at 4: slopes of 2 to 4, equally often, cost 13/3."""
+    torch.manual_seed(0)
+    real = torch.full((20_000, 1), 2.0).double()
+    mean = lesson.penalty(lambda x: x.square() / 2, real, 2 * real)
+    assert mean.item() == pytest.approx(13 / 3, abs=0.06)
 
 
 @pytest.mark.parametrize("distance", [0.5, 1.0, 3.0])
@@ -167,3 +181,32 @@ def test_the_divergence_of_sets_apart_is_constant():
     divergence = (p.xlogy(p / middle).sum() + q.xlogy(q / middle).sum()) / 2
     assert divergence.item() == pytest.approx(math.log(2))
     assert scipy.stats.wasserstein_distance([0.0], [4.0]) == 4
+
+
+@pytest.mark.parametrize("steps, wanted", [(3, 3), (60, 20), (45, 20)])
+def test_looks_are_evenly_spread_and_change_nothing(monkeypatch, steps, wanted):
+    data = points_around(grid(), 600)
+
+    def draw(generator, critic, data, *adams):
+        torch.randn(7)
+        for adam in adams:
+            adam.step()  # without gradients it changes nothing
+
+    monkeypatch.setattr(lesson, "wgan_step", draw)
+    cfg = lesson.Config(wgan_steps=steps, device="cpu")
+    points, looks = lesson.train_grid(cfg, "wgan", 1e-3, data, seed=3)
+    assert len(looks) == wanted
+
+    torch.manual_seed(3)
+    generator, critic = gan.mlp(2, 2), gan.mlp(2, 1)
+    for _ in range(steps):
+        torch.randn(7)
+    assert torch.equal(points, gan.sample(generator, torch.randn(2000, 2)))
+
+    # With weights that nobody trains each look sees the same; the gap is real minus fake.
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(3))
+    fake = gan.sample(generator, noise)
+    gap = (critic(data).mean() - critic(fake).mean()).item()
+    for look in looks:
+        assert look == pytest.approx([gap, lesson.distance(fake, data[:500])])
+    assert lesson.train_grid(cfg, "equal", 1e-3, data, seed=3)[1] == []

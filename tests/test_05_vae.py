@@ -110,23 +110,6 @@ def test_the_bound_is_the_log_of_the_mean_weight():
     assert (lesson.importance_bound(log_w) > log_w.mean(dim=0)).all()
 
 
-def test_copies_are_nearer_to_training():
-    torch.manual_seed(0)
-    train, held_out, fresh = torch.randn(3, 300, 5)
-    assert lesson.closer_to_training(train + 0.01, train, held_out) == 1
-    assert lesson.closer_to_training(held_out, train, held_out) == 0
-    assert abs(lesson.closer_to_training(fresh, train, held_out) - 0.5) < 0.12
-
-
-def test_a_larger_training_set_is_searched_in_full_and_gives_no_advantage():
-    torch.manual_seed(0)
-    train, held_out, fresh = torch.randn(1200, 5), torch.randn(300, 5), torch.randn(2000, 5)
-    assert abs(lesson.closer_to_training(fresh, train, held_out) - 0.5) < 0.08
-    assert lesson.closer_to_training(train[900:], train, held_out) == 1  # copies of the last ones
-    some = torch.cat([train[::4], fresh[:600]])
-    assert lesson.closer_to_training(some, train, held_out) > 0.56  # every third one is a copy
-
-
 def test_gaussian_like_has_mean_and_covariance():
     torch.manual_seed(0)
     rows = torch.randn(400, 3) @ torch.randn(3, 3) + 2

@@ -214,6 +214,40 @@ def test_slerp_stays_in_the_plane_and_turns_evenly() -> None:
         torch.testing.assert_close(plane, found)
 
 
+def test_slerp_between_two_of_equal_norm_keeps_it() -> None:
+    a, b = torch.randn(2, 2000, 64).double()
+    alike = b * (a.norm(dim=1) / b.norm(dim=1))[:, None]
+    between = project.slerp(a, alike, torch.rand(2000, 1).double())
+    torch.testing.assert_close(between.norm(dim=1), a.norm(dim=1))
+
+
+def test_the_figure_shows_the_ways_with_the_sharpest_ends(tmp_path, monkeypatch):
+    """Of a model whose faces are half bright, half dark: z says how much."""
+    shown = {}
+    monkeypatch.setattr(project, "plot_images", lambda axis, strips, titles: shown.update(s=strips))
+    stops = torch.rand(5, 6, 2)
+    monkeypatch.setattr(project.torch, "randn", lambda *shape, device: stops)
+
+    class Plain(torch.nn.Module):
+        def forward(self, z):
+            faces = torch.zeros(len(z), 3, 32, 32)
+            faces[:, :, :, :16] = z[:, :1, None, None]
+            faces[:, :, :, 16:] = -z[:, :1, None, None]
+            return faces
+
+    cfg = project.Config(latent_dim=2, device="cpu", out=tmp_path)
+    project.save(cfg, Plain())
+    ends = []
+    for i in range(5):
+        ends += torch.stack([stops[i - 1, :, 0], stops[i, :, 0]], dim=1).tolist()
+    least = sorted((min(pair) for pair in ends), reverse=True)[:4]
+    rows = shown["s"][0].reshape(4, 32, 13, 32, 3)
+    for row, wanted in zip(rows, least):
+        found = (row[0, [0, 12], 0, 0] / 127.5 - 1).tolist()
+        assert min(found) == pytest.approx(wanted, abs=0.005)
+        assert any(found == pytest.approx(pair, abs=0.005) for pair in ends)
+
+
 def test_distances_and_percentiles_are_scipys_and_numpys() -> None:
     made, train, held_out = torch.randn(3, 1203, 7).double()
     wanted = cdist(made, train).min(axis=1)
