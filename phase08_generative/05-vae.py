@@ -272,7 +272,8 @@ def show_generation(cfg: Config, judge, models: dict, x: Tensor, new: Tensor) ->
 @torch.no_grad()
 def show_conditional(judge, model: VAE, train: tuple, new: Tensor, plain: float) -> dict:
     print("\n[5] Encoder and decoder are told the digit; then we ask for one")
-    x, labels = train[0].flatten(start_dim=1), train[1]
+    pictures, labels = train
+    x = pictures.flatten(start_dim=1)
     asked = torch.arange(len(new)) % 10
     rows = model.decode(torch.randn(len(new), LATENT), torch.eye(10)[asked])
     found, named = score("conditional", judge, rows, x, new)

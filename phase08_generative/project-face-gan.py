@@ -11,7 +11,7 @@ Predict   plain_closer: 0.5 is as near to test faces, 1 is copies. Without augme
 Run       python phase08_generative/project-face-gan.py        about three minutes
           … --data olivetti    40 people, grey; celeba: photographs; or any folder of pictures
 Needs     phase08_generative/01-gan-basics, phase08_generative/02-dcgan,
-          phase08_generative/05-vae, phase08_generative/07-diffusion-implementation
+          phase08_generative/07-diffusion-implementation
 Reference sklearn.neighbors.NearestNeighbors
 Learns    told, fools
 Notation  B batch  C channels  H W picture  z noise  t share of the way
@@ -39,7 +39,6 @@ from common.training import fit
 
 gan = load_lesson("phase08_generative/01-gan-basics")
 dcgan = load_lesson("phase08_generative/02-dcgan")
-vae = load_lesson("phase08_generative/05-vae")
 diffusion = load_lesson("phase08_generative/07-diffusion-implementation")
 
 ANSWERS = [2, 2, 2, 4]  # glasses, smile, hair, colour: how many there are to choose from
@@ -505,7 +504,7 @@ def compare(judge: nn.Module, sets: dict[str, Tensor], x: Tensor, test: Tensor) 
         numbers.append((counts >= len(pictures) / MODES / 4).sum().item())
         for see in (nn.Flatten(), judge.features):
             numbers.append(copy_ratio(see(pictures), see(x), see(test)))
-        numbers.append(vae.closer_to_training(*(each.flatten(1) for each in (pictures, x, test))))
+        numbers.append(dcgan.closer_to_training(pictures, x, test))
         print(f"    {name:<10}" + "".join(f"{number:9.4g}" for number in numbers))
         found |= {f"{name}_{kind}": number for kind, number in zip(MEASURES, numbers)}
     return found
