@@ -139,13 +139,19 @@ def test_what_is_not_asked_for_stays():
     assert (asked.double().mean() - 0.3).abs() < 0.06
 
 
-def test_both_exercises_are_hugging_faces():
+def hugging_faces(name: str, n_layers: int, vocab: int) -> nn.Module:
+    """A small model of transformers with large random weights."""
     transformers = pytest.importorskip("transformers")
-    size = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-    size |= {"vocab_size": 40, "max_position_embeddings": 16, "intermediate_size": 96}
-    theirs = transformers.BertForPreTraining(transformers.BertConfig(**size)).double().eval()
-    for weight in theirs.parameters():
+    size = {"hidden_size": 24, "num_hidden_layers": n_layers, "num_attention_heads": 4}
+    size |= {"vocab_size": vocab, "max_position_embeddings": 16, "intermediate_size": 96}
+    model = getattr(transformers, name)(transformers.BertConfig(**size)).double().eval()
+    for weight in model.parameters():
         nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def test_both_exercises_are_hugging_faces():
+    theirs = hugging_faces("BertForPreTraining", n_layers=2, vocab=40)
     ours = lesson.PreTraining(make_bert()).double().eval()
     lesson.load_bert(ours.bert, theirs.bert.state_dict())
     ours.inner.load_state_dict(theirs.cls.predictions.transform.dense.state_dict())
@@ -165,12 +171,7 @@ def test_both_exercises_are_hugging_faces():
 
 
 def test_the_gradients_are_hugging_faces():
-    transformers = pytest.importorskip("transformers")
-    size = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
-    size |= {"vocab_size": 50, "max_position_embeddings": 16, "intermediate_size": 96}
-    theirs = transformers.BertModel(transformers.BertConfig(**size)).double().eval()
-    for weight in theirs.parameters():
-        nn.init.normal_(weight, std=0.3)
+    theirs = hugging_faces("BertModel", n_layers=3, vocab=50)
     ours = lesson.BERT(50, 16, 24, 3, 4).double().eval()
     lesson.load_bert(ours, theirs.state_dict())
 
