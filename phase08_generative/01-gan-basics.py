@@ -301,7 +301,7 @@ def show_digits(cfg: Config, judge: nn.Module, real: Tensor, n: int, baseline: f
 
 
 def adam_for(model: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """A short memory, 0.5 instead of 0.9: the opponent changes, and old gradients mislead."""
+    """A short memory (usual: 0.9, 0.999): the opponent changes, and old gradients mislead."""
     return torch.optim.Adam(model.parameters(), lr=rate, betas=(0.5, 0.9))
 
 

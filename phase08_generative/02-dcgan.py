@@ -192,8 +192,8 @@ def show_rules(cfg: Config) -> None:
     off = []
     for name, each in generator.named_parameters():
         sd = (each - float(each.ndim == 1)).square().mean().sqrt()  # batch norm's: around 1
-        error = (sd / 0.02 - 1) * (2 * each.numel()) ** 0.5
-        off.append(1000 * each.abs().max() if "bias" in name else error.abs())
+        error = (sd / 0.02 - 1) * (2 * each.numel()) ** 0.5  # in standard errors
+        off.append(1000 * each.abs().max() if "bias" in name else error.abs())  # a bias: 0
     text = "new weights: the biases are 0, the sds 0.02, within {} standard errors"
     check("weights", text, max(off).item(), at_most=4)
 

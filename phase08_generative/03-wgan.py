@@ -219,7 +219,7 @@ def show_critic(cfg: Config) -> dict[str, float]:
 
 
 def wgan_step(generator, critic, data: Tensor, g_adam, c_adam, turns: int = 3) -> None:
-    """Some steps of the critic, which shall know the distance, then one of the generator."""
+    """`turns` steps of the critic on fresh points (`batch_of`, noise (BATCH, 2)), then one of G."""
     # practice: One step of the WGAN
     for _ in range(turns):
         real = batch_of(data)

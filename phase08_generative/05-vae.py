@@ -140,7 +140,7 @@ def show_loss(cfg: Config, x: Tensor) -> None:
 
 
 def score_function(f, mean: Tensor, log_var: Tensor) -> Tensor:
-    """A scalar whose gradient estimates that of the mean of f, (S, Z) -> (S,), without f's own."""
+    """A scalar. Its gradient estimates that of the mean of f, (S, Z) -> (S,), and needs no f'."""
     # practice: The score-function estimator
     z = sample_latent(mean, log_var).detach()  # a number: no gradient passes
     log_q = log_normal(z, mean, log_var)
@@ -202,7 +202,7 @@ def show_bound(cfg: Config, model: VAE, x: Tensor, new: Tensor) -> dict[str, flo
     line.log_var.zero_()
     line.decoder = nn.Identity()  # x = z + noise, so that p(x) is N(0, 2)
     line.encoder = nn.Linear(1, 2).double()
-    weights = torch.tensor([0.5, 0, 0, math.log(0.5)]).double()
+    weights = torch.tensor([0.5, 0, 0, math.log(0.5)]).double()  # mean x / 2, variance 1 / 2
     nn.utils.vector_to_parameters(weights, line.encoder.parameters())
     one = torch.ones(1, 1).double()
     log_w = log_weights(line, one, one[:, :0], samples=1000)

@@ -255,7 +255,7 @@ def show_loss(cfg: Config, latents: Tensor, tokens: Tensor) -> None:
         return (tokens == EMPTY).sum(dim=1)[:, None, None, None].expand_as(x).float()
 
     batch = (torch.zeros(20_000, 1, 1, 1), torch.full((20_000, LENGTH), 3))
-    loss = velocity_loss(counting, batch) - alpha_bar[1:].mean()
+    loss = velocity_loss(counting, batch) - alpha_bar[1:].mean()  # x_0 is 0, so v is a ε
     text = "a model that outputs the number of EMPTY tokens: 0.1 · 5² = 2.5 more loss, here {}"
     check("dropped", text, loss, above=2.2, below=2.8)
     denoisers = [make_denoiser(counting, batch[1][:1], w) for w in (0, 1, 3)]

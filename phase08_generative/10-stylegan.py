@@ -152,7 +152,7 @@ class Generator(nn.Module):
         return self.mapping(z / z.square().mean(dim=1, keepdim=True).sqrt())
 
     def synthesis(self, styles: Tensor) -> list[Tensor]:
-        """A style for each layer (L, B, D) -> each layer's maps, and at last the pictures."""
+        """Styles (L, B, D) -> the layers' maps, doubled in between (bilinear), and the pictures."""
         # practice: From the styles to the picture
         x = self.start.expand(styles.shape[1], -1, -1, -1)
         maps = []
@@ -186,10 +186,10 @@ def show_styles(cfg: Config) -> None:
     ours, theirs = model.styles(torch.randn(6, STYLE).double()).chunk(2)
     maps = []
     for start in range(LAYERS + 1):
-        torch.manual_seed(cfg.seed)  # the same noise
+        torch.manual_seed(cfg.seed)  # the same noise each time
         maps.append(model.synthesis(mix(ours, theirs, start)))
     alone = maps.pop()
-    same = [list(map(torch.equal, alone, each)) for each in maps]
+    same = [list(map(torch.equal, alone, each)) for each in maps]  # (3, 4): row k, column map
     text = "swapped from layer k on: maps before k stay to the last bit, the others do not"
     check_close("untouched", text, same, torch.ones(3, 4).tril(-1).bool())  # the picture, too
 
@@ -204,7 +204,7 @@ def train(cfg: Config, real: Tensor) -> Generator:
     for step in range(cfg.steps):
         batch = real[torch.randint(len(real), (32,))]
         gan.gan_step(*players, batch, torch.randn(32, STYLE), *adams)
-        # R1 (Mescheder et al. 2018): where the data lie, D shall be flat. Seldom is enough.
+        # R1 (Mescheder et al. 2018): D shall be flat at real pictures. Every 4th step is enough.
         if step % 4 == 0:
             wgan.descend(adams[1], 4.0 * wgan.slopes(players[1], batch).square().mean())
         follow(average, players[0], decay=min(0.99, step / (step + 10)))

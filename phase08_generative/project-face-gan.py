@@ -43,7 +43,7 @@ diffusion = load_lesson("phase08_generative/07-diffusion-implementation")
 
 ANSWERS = [2, 2, 2, 4]  # glasses, smile, hair, colour: how many there are to choose from
 KINDS = ("augmented", "plain")
-# Of a set of faces: two feature distances, combinations of labels, copy_ratio twice, 8.5's closer.
+# Of a set of faces: two feature distances, combinations of labels, copy_ratio twice, 8.2's closer.
 MEASURES = ("train", "test", "modes", "pixels", "features", "closer")
 Parts = tuple[Tensor, Tensor, Tensor]  # training faces, unseen ones, z from which G is judged
 # Training faces at most, and faces held out, where no flag says so.
