@@ -231,6 +231,7 @@ def show_expand(cfg: Config) -> tuple[dict[str, float], Expander]:
 
     model = make_model(cfg)
     for layer in model.decoder.layers:
+        # Self-attention adds 0 from now on, in training too: each symbol is alone with the memory.
         encoder.switch_off(layer.self_attention.out)
     _, no_self = shares(train(cfg, model), test)
     best = (1 / 9 + 1 / 27 + 1 / 81) / 3  # every number must be 1: it cannot count
@@ -254,6 +255,7 @@ def show_leak(cfg: Config) -> dict[str, float]:
 
 
 def moved(logits: Tensor, others: Tensor) -> Tensor:
+    """(B, T, V) each -> True at the positions whose logits differ in any text: (T,)"""
     return (logits - others).abs().amax(dim=(0, 2)) > 1e-12
 
 

@@ -154,7 +154,7 @@ def show_torch(cfg: Config) -> None:
 
 
 def warmup_rate(step: int, dim: int, warmup: int) -> float:
-    """The learning rate of a step, counted from 1 (section 5.3): up on a line, down as a root."""
+    """The learning rate of a step, counted from 1 (section 5.3): a line up, then 1 / √step down."""
     # practice: The learning rate
     rising = step * warmup**-1.5
     falling = step**-0.5
