@@ -330,7 +330,7 @@ def draw_losses(cfg: Config, curves: dict[str, list[float]], guessing: float) ->
     for (name, losses), colour in zip(curves.items(), (BLUE, ORANGE)):
         axis.plot(losses, color=colour, label=f"first weights: {name}")
     axis.axhline(guessing, color="black", linestyle=":", label="guessing by frequency")
-    axis.set(xlabel="step", ylabel="loss", title="The same 32 pictures, 16 layers, two starts")
+    axis.set(xlabel="step", ylabel="loss", title="From a small start the loss stays at guessing")
     axis.legend()
     save_figure(figure, cfg.out / "losses")
 

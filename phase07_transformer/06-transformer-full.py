@@ -163,7 +163,7 @@ def warmup_rate(step: int, dim: int, warmup: int) -> float:
 
 
 def show_rate(cfg: Config) -> None:
-    print("\n[3] The rate: up on a straight line, then down with the root of the step")
+    print("\n[3] The rate: up on a straight line, then down as 1 / √step")
     rates = [warmup_rate(step, 16, 4) for step in (1, 2, 4, 16)]
     text = "width 16, 4 steps of warm-up: steps 1, 2, 4, 16 have 1/32, 1/16, 1/8, 1/16"
     check_close("by-hand", text, rates, [1 / 32, 1 / 16, 1 / 8, 1 / 16])
@@ -323,7 +323,7 @@ def draw_sorting(cfg: Config, model: Transformer) -> None:
     figure, (left, right) = new_figure(1, 2, size=(11, 4.6))
     left.plot([warmup_rate(step, 512, 4000) for step in range(1, 20_000)], color=BLUE)
     left.set(xlabel="step", ylabel="learning rate", xticks=range(0, 20_001, 5000))
-    left.set_title("Width 512, warm-up of 4,000 steps")
+    left.set_title("The paper's rate: up in a line, then down as 1 / √step")
 
     right.imshow(weights, vmin=0, cmap="Blues")
     right.set_xticks(range(LENGTH), list(letters(source[0])))

@@ -311,9 +311,10 @@ def sample(generator: nn.Module, noise: Tensor) -> Tensor:
 
 
 def draw_ring(cfg: Config, pictures: dict[str, Tensor]) -> None:
+    names = {"d_faster": "D learns faster", "equal": "Equal rates", "g_faster": "G learns faster"}
     figure, axes = new_figure(1, 3, size=(11, 4), sharex=True, sharey=True)
     for axis, (name, points) in zip(axes, pictures.items()):
-        title = f"{name}, worst run: {covered(points, ring())[0]} of 8 modes"
+        title = f"{names[name]}: worst run, {covered(points, ring())[0]} of 8"
         axis.scatter(*ring().T, s=500, color="#D9D9D9")
         axis.plot(*points.T, ".", markersize=2, color=BLUE)
         axis.set(title=title, xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal")
@@ -324,8 +325,7 @@ def draw_digits(cfg: Config, real: Tensor, looks: dict[int, tuple[float, Tensor]
     figure, axes = new_figure(len(looks) + 1, 10, size=(8, 6.6))
     plot_images(axes, torch.cat([*(pictures for _, pictures in looks.values()), real[:10, 0]]))
     for row, (step, (distance, _)) in zip(axes, looks.items()):
-        row[0].set_title(f"step {step:,}", fontsize=8)
-        row[1].set_title(f"distance {distance:.1f}", fontsize=8, fontweight="normal")
+        row[0].set_title(f"step {step:,}: distance {distance:.1f}", fontsize=8)
     axes[-1, 0].set_title("real", fontsize=8)
     save_figure(figure, cfg.out / "digits")
 

@@ -5,7 +5,7 @@ You will be able to answer
     1. What predicts ε?  show_unet    first, written-out
     2. Which loss?       show_loss    known, dropped, overfits
     3. How to sample?    show_sample  guided, denoised, same-noise
-    4. Are they digits?  show_digits  judge, fell, ddim, ema, asked, better, spread, copies, caught
+    4. Are they digits?  show_digits  fell, plain, ddim, ema, asked, better, spread, copies, caught
 Predict   ddim_asked: pictures are sampled with a label, no guidance. What share shows the digit?
 Run       python phase08_generative/07-diffusion-implementation.py           about 50 s
 Needs     phase08_generative/01-gan-basics, phase08_generative/05-vae,
@@ -29,7 +29,6 @@ from common.config import LessonConfig, main, param
 from common.data.images import load_images
 from common.data.tensors import to_tensors
 from common.errors import LessonError
-from common.figures import new_figure, plot_images, save_figure
 from common.lessons import load_lesson
 
 gan = load_lesson("phase08_generative/01-gan-basics")
@@ -128,8 +127,7 @@ def show_unet(cfg: Config) -> None:
     large = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     y = model.merge(torch.cat([large, fine], dim=1), context)
     wanted = model.exit(F.silu(model.norm(y)))
-    text = "means of 2x2 go down, come up beside the fine maps"
-    check_close("written-out", text, model(x, angle, label), wanted)
+    check_close("written-out", "2x2 means, up beside the fine maps", model(x, angle, label), wanted)
 
 
 def diffusion_loss(model: nn.Module, x_0: Tensor, label: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -265,7 +263,6 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
     print("\n[4] Distance to training digits; digits found; share nearer to training than to new")
     model, average = train(cfg, *train_set)
     judge, accuracy = gan.train_judge(train_set, test_set, cfg.judge_epochs, cfg.seed)
-    expect("judge", "the judge is right about {} of new digits", accuracy, at_least=0.97)
     label = torch.arange(cfg.samples) % 10
     start = torch.randn(cfg.samples, 1, 8, 8)
     alpha_bar = theory.linear_schedule(cfg.noise_steps)
@@ -279,6 +276,10 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
     sets["new"] = tuple(part[: cfg.samples] for part in test_set)
     known, known_label = (part[: cfg.samples] for part in train_set)
     sets["copies"] = (known + 0.1 * torch.randn_like(known), known_label)
+    # The baseline with the same labels and no network: a Gaussian of each digit's pixels (8.5).
+    x, y = train_set[0].flatten(start_dim=1), torch.arange(10).repeat_interleave(cfg.samples // 10)
+    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples // 10) for digit in range(10)]
+    sets["by_class"] = (torch.cat(each).reshape(-1, 1, 8, 8), y)
     found = {"judge": accuracy}
     for name, (pictures, label) in sets.items():
         rows = [each.flatten(start_dim=1) for each in (pictures, train_set[0], test_set[0])]
@@ -290,6 +291,8 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
         print(f"  {'':13}   as asked {asked:.3f}, variance within a digit {variance:.3f}")
     ratio = found["ddpm"] / found["noise"]
     expect("fell", "DDPM is {} times as far from the data as noise", ratio, at_most=0.1)
+    ratio = found["by_class"] / found["ddpm"]
+    expect("plain", "a Gaussian for each digit is {} times as far as DDPM", ratio, at_most=1)
     ratio = found["ddim"] / found["ddpm"]
     expect("ddim", "DDIM, in fewer steps, is {} times as far as DDPM", ratio, at_most=2)
     ratio = found["no_average"] / found["ddim"]
@@ -327,11 +330,8 @@ def draw_digits(cfg: Config, paths: dict[str, list[Tensor]], real: Tensor, label
     rows = [torch.cat([paths["ddpm"][stage][3] for stage in stages])]  # of (10, 8, 8)
     rows += [paths[name][-1][:10, 0] for name in ("ddpm", "ddim", "guided", "strong")]
     rows += [torch.cat([real[label == digit][0] for digit in range(10)])]
-    # Each row becomes one picture, (8, 100): white columns between the digits.
-    strips = [F.pad(row.clamp(-1, 1), (1, 1), value=-1).movedim(0, 1).flatten(1) for row in rows]
-    figure, axes = new_figure(6, 1, size=(9, 6.5))
-    plot_images(axes, strips, ("from noise to a 3", "DDPM", "DDIM", "guided", "strong", "real"))
-    save_figure(figure, cfg.out / "digits")
+    guided = [f"DDIM, w = {w:g}" for w in (1, cfg.guidance, 2 * cfg.guidance)]
+    vae.draw_rows(cfg, dict(zip(["from noise to a 3", "DDPM", *guided, "real"], rows)), "digits")
 
 
 def run(cfg: Config) -> dict[str, float]:

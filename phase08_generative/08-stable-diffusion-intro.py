@@ -298,7 +298,7 @@ def show_pictures(cfg: Config, networks: tuple, real: Pictures, new: Pictures) -
         found[f"distance_{name}"] = gan.frechet_distance(judge.features(x), judge.features(real.x))
         print(f"  {name:<8} distance to the training pictures {found[f'distance_{name}']:.2f}")
 
-    least, least_unseen, gain_over = (0.6, 0.35, 0.0) if cfg.preset != "long" else (0.8, 0.8, -0.05)
+    least, least_unseen, gain_over = {"long": (0.8, 0.8, -0.05)}.get(cfg.preset, (0.6, 0.35, 0.0))
     expect("colour", "guided: {} have the colour asked for", found["colour_guided"], at_least=0.9)
     expect("both", "{} have colour and shape", found["both_guided"], at_least=least)
     expect("unseen", "{} of pairs never trained on", found["both_unseen"], at_least=least_unseen)

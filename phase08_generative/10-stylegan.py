@@ -216,11 +216,11 @@ def train(cfg: Config, real: Tensor) -> Generator:
 def show_training(cfg: Config, real: Tensor) -> None:
     print("\n[3] Each player by itself, on eight digits")
     noise = torch.randn(8, STYLE)
-    for id, who, rates in (("told", "D", (0.0, 0.01)), ("fools", "G", (0.02, 0.0))):
+    for id, who, index, rates in (("told", "D", 0, (0.0, 0.01)), ("fools", "G", 1, (0.02, 0.0))):
         players = Generator(8), make_discriminator(8)
         adams = [adam_for(*pair) for pair in zip(players, rates)]
         losses = [gan.gan_step(*players, real[:8], noise, *adams) for _ in range(30)]
-        loss = losses[-1]["DG".index(who)]
+        loss = losses[-1][index]
         check(id, f"the other is frozen: {who}'s loss falls to {{}}", loss, below=0.2)
 
 
@@ -239,7 +239,7 @@ def score(judge: nn.Module, pictures: Tensor, real: Tensor, new: Tensor) -> dict
 @torch.no_grad()
 def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor) -> dict:
     n = len(new)
-    print(f"\n[4] {n} of a kind: distance, digits, precision, variance, nearer to training")
+    print(f"\n[4] {n} of a kind\n{'':11}distance   digits precision variance  nearer to training")
     mean = real.mean(dim=0)
     amounts = torch.randn(n, len(real)) / len(real) ** 0.5  # random sums: the same covariance
     sets = {"new": new, "gaussian": mean + torch.tensordot(amounts, real - mean, dims=1)}
@@ -322,7 +322,7 @@ def draw_styles(cfg: Config, model: Generator) -> None:
         mixed.append(model.synthesis(mix(w.expand_as(columns), columns, LAYERS - 1))[-1])
     strips = [model.picture(model.truncated(ours, psi)) for psi in (0, 0.25, 0.5, 0.75, 1, 1.25)]
     grids = torch.stack(mixed), torch.stack(strips, dim=1)
-    titles = "Rows: A, 4 and 8 pixels. Columns: B, 16", "ψ = 0 (left) to 1.25"
+    titles = "Rows: A's styles at 4 and 8 pixels. Columns: B's at 16", "ψ = 0 (left) to 1.25"
     figure, axes = new_figure(1, 2, size=(11, 7), width_ratios=(9, 6))
     for axis, title, grid in zip(axes, titles, grids):
         sheet = grid[:, :, 0].transpose(1, 2).flatten(2).flatten(0, 1)

@@ -123,8 +123,8 @@ def cut_out(x: Tensor, corners: Tensor, side: int) -> Tensor:
     # practice: Cut out
     inside = []
     for size, first in zip(x.shape[2:], corners.T):
-        place = torch.arange(size, device=x.device) - first[:, None]  # (B, size)
-        inside.append((place >= 0) & (place < side))
+        position = torch.arange(size, device=x.device) - first[:, None]  # (B, size)
+        inside.append((position >= 0) & (position < side))
 
     rows, columns = inside
     hidden = rows[:, None, :, None] & columns[:, None, None, :]  # (B, 1, H, W)
