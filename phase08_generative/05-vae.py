@@ -167,7 +167,7 @@ def show_gradient(cfg: Config, x: Tensor) -> float:
         lambda z: log_normal(x[0], model.decode(z, x[:1, :0]), model.log_var), mean, log_var
     )
     ratio = (pair[1].var(dim=0).sum() / pair[0].var(dim=0).sum()).item()
-    check("lower", "for a digit, the score function has {} times the variance", ratio, at_least=1000)
+    check("lower", "for a digit, the score function: {} times the variance", ratio, at_least=1000)
     return ratio
 
 
