@@ -9,7 +9,7 @@ You will be able to answer
     5. How good is it, beside what?          show_results    input-matters, beside, accuracy
 Predict   linear: ten shapes, rotated by any angle: what share does a linear model get right?
 Run       python phase05_cnn/project-cifar10.py       about three minutes; --help shows the rest
-          … --data cifar10      60,000 photographs; --preset long: for 0.93; --classes cat,dog
+          … --data cifar10      60,000 photographs; --preset long: 30 passes; --classes cat,dog
           torchrun --nproc-per-node=2 phase05_cnn/project-cifar10.py      half of each batch each
 Needs     phase05_cnn/14-transfer-learning
 Reference torch.linalg.svd, torch.optim.SGD
@@ -59,14 +59,14 @@ class Config(LessonConfig):
     classes: str = param("", "only these, as in cat,dog")
     runs: int = param(3, "networks that are trained; the mean counts", tiny=1, long=1)
     widths: str = param("", "channels of the three blocks", tiny="16,32,32", long="64,256,256")
-    schedule: str = param("", "side:passes, in turn", tiny="24:2,32:4", long="24:10,32:30")
+    schedule: str = param("", "side:passes, in turn", tiny="24:2,32:4", long="24:8,32:22")
     batch_size: int = param(0, "pictures in one step", tiny=32, low=0)
     pictures: int = param(0, "training pictures at most", low=0)
     precision: str = param("auto", "auto: the faster", choices=PRECISIONS, tiny="float32")
     whiten: bool = param(True, "compute the first layer instead of learning it")
     smoothing: float = param(0.2, "share of a label that is spread over all classes")
     flip: bool = param(True, "mirror every other time")
-    shift: int = param(2, "pixels by which a training picture is moved at most", low=0)
+    shift: int = param(2, "pixels by which a training picture is moved at most", low=0, long=4)
     rates: bool = param(True, "filters, shifts and last layer learn at rates of their own")
     muon: bool = param(True, "make the steps of filters orthogonal; needs rates")
     lr: float = param(0.15, "first rate of the filters by Muon")
@@ -344,13 +344,13 @@ def show_step(cfg: Config, train_set: Set) -> None:
     print("\n[3] An orthogonal step, a pull towards the average")
     gradient = torch.randn(48, 216, dtype=torch.float64)
     u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-    s = torch.cat([s / s.norm(), torch.linspace(0.02, 1, 1000, dtype=torch.float64)])
+    values = torch.cat([s / s.norm(), torch.linspace(0.02, 1, 1000, dtype=torch.float64)])
     for _ in range(3):
-        s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
     text = "Newton–Schulz is the SVD with each singular value sent through the polynomial"
-    check_close("as-svd", text, orthogonal(gradient), u * s[:48] @ vh, rtol=1e-5)
+    check_close("as-svd", text, orthogonal(gradient), u * values[:48] @ vh, rtol=1e-5)
     text = "three rounds bring singular values from 0.02 to 1 to between 0.68 and 1.20"
-    check_close("rounds", text, torch.stack(s[48:].aminmax()), [0.68, 1.20], atol=0.005)
+    check_close("rounds", text, torch.stack(values[48:].aminmax()), [0.68, 1.20], atol=0.005)
 
     filters = nn.Parameter(torch.randn(6, 3, 2, 2))
     twin = copy.deepcopy(filters)
@@ -458,11 +458,9 @@ def show_ladder(cfg: Config, train_set: Set, val: Set) -> dict[str, float]:
 
 def show_results(cfg: Config, data: ImageSet, names: list[str], train_set: Set, val: Set) -> dict:
     print(f"\n[5] {cfg.runs} network(s), {len(sides(cfg))} passes each; then the test set, once")
-    trained = []
-    for number in range(cfg.runs):
-        path = cfg.out / f"training-{number}.pt"
-        trained.append(train(cfg, train_set, cfg.seed * cfg.runs + number, path))
-    models, times = zip(*trained)
+    paths = [cfg.out / f"training-{number}.pt" for number in range(cfg.runs)]
+    seeds = range(cfg.seed * cfg.runs, (cfg.seed + 1) * cfg.runs)
+    models, times = zip(*[train(cfg, train_set, *each) for each in zip(seeds, paths)])
     on_val = [accuracy(cfg, model, val) for model in models]
 
     test = choose(data.test(), names, data.classes)
@@ -480,7 +478,7 @@ def show_results(cfg: Config, data: ImageSet, names: list[str], train_set: Set, 
     text = "{} more than the best of majority, linear model and nearest neighbour"
     expect("beside", text, mean - max(simple.values()), at_least=0.1 if cfg.classes else 0.3)
     print(f"  validation {np.round(on_val, 4)}, test {np.round(scores, 4)}, {np.mean(times):.1f} s")
-    usual = {"shapes-hard": 0.92, "cifar10": 0.93 if cfg.preset == "long" else 0.9}[cfg.data]
+    usual = {"shapes-hard": 0.92, "cifar10": 0.9}[cfg.data]
     least = 0.75 if cfg.classes else usual
     expect("accuracy", "the mean accuracy on test pictures is {}", mean, at_least=least)
     return metrics
@@ -525,7 +523,9 @@ def settle(cfg: Config, classes: tuple[str, ...]) -> list[str]:
 
 def matmul_seconds(cfg: Config, dtype: torch.dtype) -> float:
     """What a product of two large matrices takes, at best of five; .item() waits for a GPU."""
-    a = torch.randn(2048, 2048, device=cfg.torch_device()).to(dtype)
+    # An older CPU would need minutes for a side of 2048 in bfloat16.
+    side = 512 if cfg.torch_device().type == "cpu" else 2048
+    a = torch.randn(side, side, device=cfg.torch_device()).to(dtype)
     return min(timeit.repeat("(a @ a)[0, 0].item()", globals={"a": a}, number=1, repeat=5))
 
 

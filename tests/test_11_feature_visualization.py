@@ -113,6 +113,30 @@ def test_neighbouring_pixels_are_mixed_at_every_fourth_step() -> None:
     means = F.avg_pool2d(F.pad(start, [1] * 4), 3, 1) / F.avg_pool2d(padded, 3, 1)
     torch.testing.assert_close(mixed, (start + means) / 2)
 
+    twice = lesson.maximise(value, 1, 8, True, 0)
+    means = F.avg_pool2d(F.pad(mixed, [1] * 4), 3, 1) / F.avg_pool2d(padded, 3, 1)
+    torch.testing.assert_close(twice, (mixed + means) / 2)
+
+
+def test_each_step_of_smooth_ascent_draws_a_shift_of_its_own(monkeypatch) -> None:
+    """From -2 to 2 pixels, down and across; the seed decides, not what was drawn before."""
+    shifts = []
+    roll = torch.Tensor.roll
+
+    def spy(x: torch.Tensor, shift: list[int], dims: tuple[int, int]) -> torch.Tensor:
+        shifts.append(tuple(shift))
+        return roll(x, shift, dims)
+
+    monkeypatch.setattr(torch.Tensor, "roll", spy)
+    for before in (1, 2):
+        torch.manual_seed(before)
+        lesson.maximise(lambda x: x.sum(dim=(1, 2, 3)), 1, 200, True, 0)
+    assert shifts[:200] == shifts[200:]
+    assert {row for row, _ in shifts} == {column for _, column in shifts} == {-2, -1, 0, 1, 2}
+    shifts.clear()
+    lesson.maximise(lambda x: x.sum(dim=(1, 2, 3)), 1, 20, False, 0)
+    assert set(shifts) == {(0, 0)}
+
 
 @pytest.mark.parametrize("size, step", [(8, 4), (5, 3)])
 def test_occlusion_of_a_linear_network(size: int, step: int) -> None:

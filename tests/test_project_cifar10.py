@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,25 @@ def test_classes_come_in_the_order_in_which_they_are_named() -> None:
 def test_a_wrong_recipe(wrong: dict) -> None:
     with pytest.raises(project.LessonError, match="Write --widths as in"):
         project.settle(config(**wrong), ("circle", "square"))
+
+
+@pytest.mark.parametrize(
+    "bfloat16, chosen", [(0.8, "bfloat16"), (0.95, "float32"), (30, "float32")]
+)
+def test_the_faster_precision_is_chosen(monkeypatch, bfloat16: float, chosen: str) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16}
+    monkeypatch.setattr(project, "matmul_seconds", lambda cfg, dtype: seconds[dtype])
+    cfg = config()
+    cfg.precision = "auto"
+    project.settle(cfg, ("circle", "square"))
+    assert cfg.precision == chosen
+
+
+def test_the_choice_is_made_in_seconds_by_any_cpu() -> None:
+    """A CPU without bfloat16 took five minutes, when the matrices had 2048 rows."""
+    start = time.perf_counter()
+    assert 0 < project.matmul_seconds(config(), torch.bfloat16) < 10
+    assert time.perf_counter() - start < 30
 
 
 def test_a_cifar10_file_that_was_cut_short(tmp_path: Path, capsys) -> None:
