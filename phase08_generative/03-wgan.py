@@ -333,7 +333,7 @@ def draw_grid(cfg: Config, pictures: dict[str, Tensor], looks: Tensor) -> None:
         title = f"{name}: {modes} modes, {near:.0%} near"
         axis.set(title=title, xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     axes[1, 2].plot(looks)
-    axes[1, 2].set(title="WGAN: critic's gap (blue), W (orange)", xlabel="look, of 20 in training")
+    axes[1, 2].set(title="WGAN: gap (blue), W (orange)", xlabel="look, of 20 in training")
     save_figure(figure, cfg.out / "grid")
 
 
