@@ -5,7 +5,7 @@ You will be able to answer
     1. How does a picture become a sequence?  show_patches    by-hand, convolution
     2. Is it the published network?           show_parity     parameters, same, logits
     3. What says where a patch is?            show_positions  order, bag
-    4. What does it learn?                    show_learning   overfits, depends, linear, few
+    4. What does it learn?                    show_learning   overfits, depends, linear, few, seen
     5. Which patches does it use?             show_rollout    two-layers, rows, object, most, least
 Predict   resnet: 8,000 pictures give a ViT the accuracy 0.6. What do 1,000 give a ResNet?
 Run       python phase07_transformer/11-vision-transformer.py              about a minute
@@ -170,12 +170,17 @@ def show_learning(cfg: Config, train: Pictures, test: Pictures) -> tuple[nn.Modu
     ):
         model = learn(cfg, make(cfg, name), train, n, steps)
         scores[name] = accuracy(model, test)
+        # The first 1,000 training pictures: all four have seen these.
+        scores[f"{name}_seen"] = seen = accuracy(model, tuple(part[:1000] for part in train))
         size = sum(weight.numel() for weight in model.parameters())
-        print(f"  {name:8} {size:6,} weights, {n:,} pictures, {steps:,} steps: {scores[name]:.3f}")
+        text = f"  {name:8} {size:6,} weights, {n:,} pictures, {steps:,} steps"
+        print(f"{text}: {scores[name]:.3f} ({seen:.3f} of pictures that it has seen)")
     gap = scores["vit_many"] - scores["linear"]
     expect("linear", "the ViT is ahead of a linear model by {}", gap, at_least=0.3)
     text = "with 1,000 pictures a ResNet is ahead of the ViT by {}, after a quarter of the steps"
     expect("few", text, scores["resnet"] - scores["vit_few"], at_least=0.2)
+    text = "not the steps are too few: of its 1,000 pictures it names {} more than of new ones"
+    expect("seen", text, scores["vit_few_seen"] - scores["vit_few"], at_least=0.2)
     return model, scores
 
 
