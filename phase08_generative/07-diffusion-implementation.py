@@ -277,9 +277,9 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
     known, known_label = (part[: cfg.samples] for part in train_set)
     sets["copies"] = (known + 0.1 * torch.randn_like(known), known_label)
     # The baseline with the same labels and no network: a Gaussian of each digit's pixels (8.5).
-    x, y = train_set[0].flatten(start_dim=1), torch.arange(10).repeat_interleave(cfg.samples // 10)
-    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples // 10) for digit in range(10)]
-    sets["by_class"] = (torch.cat(each).reshape(-1, 1, 8, 8), y)
+    x = train_set[0].flatten(start_dim=1)
+    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples) for digit in range(10)]
+    sets["by_class"] = (torch.stack(each, dim=1).reshape(-1, 1, 8, 8)[: cfg.samples], label)
     found = {"judge": accuracy}
     for name, (pictures, label) in sets.items():
         rows = [each.flatten(start_dim=1) for each in (pictures, train_set[0], test_set[0])]
