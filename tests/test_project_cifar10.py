@@ -198,6 +198,16 @@ def test_kill_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(two, one, rtol=0, atol=0)
 
 
+def test_a_step_takes_the_mean_gradient_of_all_processes(monkeypatch) -> None:
+    """As if there were two, both with the same gradient."""
+    monkeypatch.setattr(project.processes, "count", lambda: 2)
+    monkeypatch.setattr(project.processes.Total, "apply", staticmethod(lambda x: 2 * x))
+    weights = torch.nn.Parameter(torch.zeros(3))
+    weights.grad = torch.tensor([1.0, 2.0, 3.0])
+    project.Muon([{"params": [weights], "lr": 0.5, "momentum": 0.0}]).step()
+    torch.testing.assert_close(weights.data, torch.tensor([-0.5, -1.0, -1.5]))
+
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
