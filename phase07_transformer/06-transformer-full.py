@@ -127,7 +127,7 @@ def show_model(cfg: Config) -> None:
 
     torch.manual_seed(cfg.seed)
     vectors = model.embed(model.source_embedding, torch.tensor([[7, 9]]))
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(cfg.seed)  # again, so that dropout removes the same entries
     wanted = F.dropout(torch.tensor([[1.0, 2, 1, 2], [2.8415, 2.5403, 2.0100, 3.0000]]), 0.1)
     text = "2 · embedding + sines and cosines, then dropout with the rate 0.1"
     check_close("embedded", text, vectors[0], wanted, atol=1e-4)
@@ -141,6 +141,7 @@ def show_torch(cfg: Config) -> None:
     is_pad = source == PAD
     masks = {"src_key_padding_mask": is_pad, "memory_key_padding_mask": is_pad, "tgt_mask": causal}
 
+    # Both have width 12, 2 heads, 2 layers in each stack, and 20 in the hidden layer.
     theirs = nn.Transformer(12, 2, 2, 2, 20, batch_first=True).double().eval()
     encoder_lesson.randomize(theirs)
     ours = Transformer(10, 10, 12, 2, 20, 2, shared=True, final_norm=True).double().eval()
@@ -237,6 +238,7 @@ def show_sorting(cfg: Config) -> tuple[dict[str, float], Transformer]:
     written = greedy(model, batch[0], LENGTH + 1)
     depends_on_input("depends", "{} of the fifth symbols are right", written[:, 4], batch[1][:, 4])
 
+    # With END set to what it writes first, it has to stop at once.
     first = written[0, 0].item()
     written = greedy(model, batch[0][:1], LENGTH + 1, end=first)
     text = "its first symbol as the end: nothing but padding after it"
@@ -290,7 +292,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], smoothing: float = 0.0)
 
 def train(cfg: Config, model: Transformer) -> Transformer:
     def rate(step: int) -> float:  # torch counts from 0
-        # Against the noise of the last steps; the paper averages its last checkpoints.
+        # To 0 in the last quarter, against the noise of its steps (the paper averages checkpoints).
         share_left = 1 - step / cfg.steps
         return warmup_rate(step + 1, cfg.dim, cfg.warmup) * min(1.0, 4 * share_left)
 
@@ -323,13 +325,14 @@ def draw_sorting(cfg: Config, model: Transformer) -> None:
     figure, (left, right) = new_figure(1, 2, size=(11, 4.6))
     left.plot([warmup_rate(step, 512, 4000) for step in range(1, 20_000)], color=BLUE)
     left.set(xlabel="step", ylabel="learning rate", xticks=range(0, 20_001, 5000))
-    left.set_title("The paper's rate: up in a line, then down as 1 / √step")
+    left.set_title("The paper's rate: width 512, warm-up of 4,000")
 
-    right.imshow(weights, vmin=0, cmap="Blues")
+    image = right.imshow(weights, vmin=0, cmap="Blues")
+    figure.colorbar(image, label="weight, mean of 4 heads")
     right.set_xticks(range(LENGTH), list(letters(source[0])))
     right.set_yticks(range(LENGTH + 1), list(letters(target[0])))
     right.grid(False)
-    right.set(xlabel="source", ylabel="next symbol", title="Cross-attention finds the next symbol")
+    right.set(xlabel="source", ylabel="next symbol (. is END)", title="Cross-attention, last layer")
     save_figure(figure, cfg.out / "sorting")
 
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import TruncatedSVD
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector as flat
 
@@ -30,7 +29,7 @@ from common.checks import check_close, depends_on_input, expect, no_leak, overfi
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
 from common.data.published import load_any, random_model, shape_of
-from common.data.reviews import LENGTH, Reviews, ReviewSet, bag_of_words, load_reviews
+from common.data.reviews import LENGTH, Reviews, ReviewSet, bag_of_words, load_reviews, lsa
 from common.data.words import FIRST, PAD
 from common.figures import BLUE, GREY, new_figure, save_figure
 from common.lessons import load_lesson
@@ -40,11 +39,11 @@ lesson_7_7 = load_lesson("phase07_transformer/07-bert-architecture")
 BERT = lesson_7_7.BERT
 # Rate of pooler and head, its factor for each part below, number of frozen parts (-1: all below).
 WAYS = {
-    "random": (3e-3, 1.0, 0),
-    "frozen": (1e-2, 1.0, -1),
-    "tuned": (2e-3, 0.3, 1),
-    "uniform": (2e-3, 1.0, 0),
-    "same_rate": (2e-3, 1.0, 1),
+    "random": (3e-3, 1.0, 0),  # without pre-training
+    "frozen": (1e-2, 1.0, -1),  # only pooler and head learn
+    "tuned": (2e-3, 0.3, 1),  # frozen embeddings, lower rates for lower layers
+    "uniform": (2e-3, 1.0, 0),  # one rate for all parts
+    "same_rate": (2e-3, 1.0, 1),  # one rate, frozen embeddings
 }
 Batch = tuple[Tensor, ...]  # tokens (B, T), segments (B, T) if there are any, labels (B,)
 
@@ -94,6 +93,7 @@ def show_head(cfg: Config) -> None:
         model.bert.pooler.bias[:] = torch.atanh(torch.tensor([0.5, -0.5, 0.0, 0.0]))
         model.head.weight[:] = torch.tensor([[1, 1, 3, 3], [1, -1, 3, 3]])
     batch = (torch.tensor([[2, 7, 3]]), None, torch.tensor([1]))
+
     found = torch.stack([*model(batch[0])[0], cross_entropy(model, batch)])
     text = "text (0.5, -0.5, 0, 0), rows (1, 1, 3, 3), (1, -1, 3, 3): logits 0 and 1, loss 0.3133"
     check_close("by-hand", text, found, [0, 1, 0.313262], atol=1e-6)
@@ -102,10 +102,12 @@ def show_head(cfg: Config) -> None:
     ours = Classifier(BERT(50, 24, 24, 2, 2), classes=3).double().eval()
     load_published(ours.bert, theirs.state_dict())
     ours.head.load_state_dict(theirs.classifier.state_dict())
+
     tokens = torch.randint(FIRST, 50, (4, 13))
     tokens[0, 9:] = PAD
     segments = torch.randint(2, (4, 13))
     labels = torch.tensor([0, 2, 1, 2])
+
     cross_entropy(ours, (tokens, segments, labels)).backward()
     output = theirs(tokens, tokens != PAD, segments, labels=labels)
     output.loss.backward()
@@ -138,11 +140,13 @@ def show_frozen(cfg: Config) -> None:
     before = copy.deepcopy(model)
     freeze(model, 4)
     freeze(model, 2)  # layer 2 and what is above it learn again
+
     adam = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(5):
         adam.zero_grad()
         cross_entropy(model, batch).backward()
         adam.step()
+
     pairs = zip(depths(before), depths(model))
     equal = [torch.equal(flat(a.parameters()), flat(b.parameters())) for a, b in pairs]
     text = "embeddings and layer 1 stay equal bit for bit; layer 2, pooler and head learn"
@@ -184,10 +188,12 @@ def show_rates(cfg: Config) -> None:
     rates = [group["lr"] for group in groups]
     text = "factor 1/2: embeddings, layers 1, 2, pooler and head: 0.00125, 0.0025, 0.005, 0.01"
     check_close("rates", text, rates, np.repeat([0.00125, 0.0025, 0.005, 0.01], 2))
+
     found = [[len(flat(group["params"])), group["weight_decay"]] for group in groups]
     wanted = [[384, 0.1], [16, 0], [768, 0.1], [104, 0], [768, 0.1], [104, 0], [80, 0.1], [10, 0]]
     text = "matrices (384, 768, 768, 80 numbers) decay; norms and biases (16, 104, 104, 10) do not"
     check_close("decayed", text, found, wanted)
+
     found = [warm_up(step, 2, 6) for step in range(8)] + [warm_up(0, 0, 4)]
     text = "two steps of warm-up of six: 0, 0.5, 1, 0.75, 0.5, 0.25, 0; without one it begins at 1"
     check_close("schedule", text, found, [0.0, 0.5, 1, 0.75, 0.5, 0.25, 0, 0, 1])
@@ -260,7 +266,7 @@ def show_ways(cfg: Config) -> dict[str, list[float]]:
 
     print("  accuracy on the test reviews, a column for each draw of labels")
     for name, found in scores.items():
-        print(f"  {name:<15}" + "  ".join(f"{score:.3f}" for score in found))
+        print(f"  {name:<17}" + "  ".join(f"{score:.3f}" for score in found))
     if cfg.data == "generated":
         gain = np.subtract(scores["new_tuned"], scores["new_random"]).mean()
         expect("new", "new words: tuned {} better than from random weights", gain, at_least=0.15)
@@ -272,15 +278,6 @@ def show_ways(cfg: Config) -> dict[str, list[float]]:
 
 
 # Pictures and helpers: skip on a first reading
-
-
-def lsa(cfg: LessonConfig, data: ReviewSet, train: Reviews) -> Pipeline:
-    """TF-IDF's first singular vectors in the unlabelled texts (latent semantic analysis)."""
-    tfidf, classifier = bag_of_words(train).named_steps.values()
-    svd = TruncatedSVD(2 if cfg.data == "generated" else 100, random_state=0)
-    svd.fit(tfidf.fit_transform(data.unlabelled))
-    table = svd.transform(tfidf.transform(train.texts))
-    return make_pipeline(tfidf, svd, classifier.fit(table, train.labels))
 
 
 def make_bert(cfg: Config, data: ReviewSet, seed: int) -> BERT:
@@ -304,7 +301,7 @@ def masked_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def pre_train(cfg: Config, data: ReviewSet) -> BERT:
     model = lesson_7_7.PreTraining(make_bert(cfg, data, cfg.seed)).to(cfg.torch_device())
-    nn.init.eye_(model.inner.weight)
+    nn.init.eye_(model.inner.weight)  # no change at first, like the layers in make_bert
     batches = data.masked(lesson_7_7.ask, cfg.steps, cfg.seed)
     adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.3)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, cfg.steps, pct_start=0.1)
@@ -321,18 +318,20 @@ def accuracy(model: Classifier | Pipeline, data: ReviewSet, part: Reviews) -> fl
 
 
 def draw_ways(cfg: Config, scores: dict[str, list[float]]) -> None:
-    figure, axis = new_figure(size=(8, 4.8))
-    names = ["TF-IDF", "LSA", *WAYS]
+    figure, axis = new_figure(size=(8, 5.4))
+    about = ("no pre-training", "up to pooler", "rates by depth", "one rate", "embeddings frozen")
+    names = ["TF-IDF", "LSA", *(f"{way}\n({what})" for way, what in zip(WAYS, about))]
     for kind, colour, shift in (("known", GREY, -0.2), ("new", BLUE, 0.2)):
         if found := [each for name, each in scores.items() if name.startswith(kind)]:
             rows = np.arange(len(names)) + shift
             axis.barh(rows, np.mean(found, axis=1), 0.38, color=colour, label=f"{kind} words")
             axis.plot(found, rows, "o", color="black", markersize=4)
     axis.axvline(0.5, color="black", linestyle="--", linewidth=1.2)
-    axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1), ylim=(len(names), -0.6))
+    axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1))
+    axis.set_ylim(len(names) + 0.1, -0.6)  # room for the legend below the bars
     axis.set(xlabel="accuracy: mean, and each draw of labels (dashed: guessing)")
     axis.set(title=f"{cfg.labels} labels: only the unlabelled reviews explain new words")
-    axis.legend(ncols=2, loc="lower right")
+    axis.legend(ncols=2, loc="lower left", fontsize=10)
     save_figure(figure, cfg.out / "ways")
 
 

@@ -179,7 +179,7 @@ def show_learning(cfg: Config, train: Pictures, test: Pictures) -> tuple[nn.Modu
     expect("linear", "the ViT is ahead of a linear model by {}", gap, at_least=0.3)
     text = "with 1,000 pictures a ResNet is ahead of the ViT by {}, after a quarter of the steps"
     expect("few", text, scores["resnet"] - scores["vit_few"], at_least=0.2)
-    text = "not the steps are too few: of its 1,000 pictures it names {} more than of new ones"
+    text = "the steps were enough: of its 1,000 pictures it names {} more than of new ones"
     expect("seen", text, scores["vit_few_seen"] - scores["vit_few"], at_least=0.2)
     return model, scores
 

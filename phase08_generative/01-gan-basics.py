@@ -134,15 +134,15 @@ def show_losses(cfg: Config) -> None:
     text = "D = 0.5 to 1e-8: by the logit, log(1 - D) has the slope -D, -log D has D - 1"
     check_close("slopes", text, torch.stack(slopes), torch.stack([-d, d - 1]))
 
-    # D(x) = σ(wx) and G(z) = z + b. One real point, 1, and one z, 0; both rates are 1.
-    players = nn.Linear(1, 1), nn.Linear(1, 1, bias=False)
-    nn.init.constant_(players[0].bias, 3.0)
-    nn.init.zeros_(players[1].weight)
-    rates = [torch.optim.SGD(each.parameters(), lr=1) for each in players]
+    # D(x) = σ(wx), G(z) = z + b. One real point, 1; z = 0, so G's weight plays no part; rates of 1.
+    generator, discriminator = nn.Linear(1, 1), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(generator.bias, 3.0)
+    nn.init.zeros_(discriminator.weight)
+    sgds = [torch.optim.SGD(each.parameters(), lr=1) for each in (generator, discriminator)]
     path = []
     for _ in range(2):
-        gan_step(*players, torch.ones(1, 1), torch.zeros(1, 1), *rates)
-        path.append([players[1].weight.item(), players[0].bias.item()])
+        gan_step(generator, discriminator, torch.ones(1, 1), torch.zeros(1, 1), *sgds)
+        path.append([discriminator.weight.item(), generator.bias.item()])
     text = "two steps of the game: w from 0 to -1 and -0.5029, b from 3 to 2.0474 and 1.6768"
     check_close("step", text, path, [[-1, 2.0474], [-0.5029, 1.6768]], atol=1e-4)
 
@@ -182,9 +182,9 @@ def show_ring(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
         scores[name] = sum(modes) / cfg.runs
         scores[f"{name}_best"] = max(modes)
         pictures[name] = points[modes.index(min(modes))]
-    expect("ring", "G's rate is lower: it covers {} of 8 modes", scores["d_faster"], at_least=7)
+    expect("ring", "D's rate is higher: {} of 8 modes on average", scores["d_faster"], at_least=7)
     expect("equal", "equal rates: in the best run {} modes", scores["equal_best"], at_least=6)
-    expect("collapse", "G as before, D's lower: {} at best", scores["g_faster_best"], at_most=4)
+    expect("collapse", "G's rate is higher: {} modes at best", scores["g_faster_best"], at_most=4)
     return scores, pictures
 
 
@@ -242,8 +242,8 @@ def show_distance(cfg: Config, judge, accuracy: float, train: tuple, test: tuple
     check_close("scipy", "five features: as with SciPy's root", frechet_distance(x, y), wanted)
 
     (real, _), (new, labels) = train, test
-    logits = judge.output(features(judge, new)[:, :, None, None]).squeeze()  # (n, 10)
-    check_close("read", "the last layer makes the logits of them", logits, judge(for_judge(new)))
+    logits = judge.output(features(judge, new)[:, :, None, None]).squeeze()  # a 1x1 convolution
+    check_close("read", "the features give the judge's logits", logits, judge(for_judge(new)))
     expect("judge", "the judge's accuracy on new digits is {}", accuracy, at_least=0.97)
 
     # Two sets without strokes: each pixel from another picture; a Gaussian with all covariances.
@@ -287,12 +287,12 @@ def show_digits(cfg: Config, judge: nn.Module, real: Tensor, n: int, baseline: f
         for schedule in falling:
             schedule.step()
 
-    named = judge(for_judge(pictures)).argmax(dim=1).bincount(minlength=10)
+    named = judge(for_judge(pictures)).argmax(dim=1).bincount(minlength=10)  # of the last look
     print(f"  {n} pictures, classified as 0 to 9: {named.tolist()}")
     shares = named / (n / 10)  # 1 would be fair
     expect("fell", "the distance falls to {} of what it was", distance / looks[0][0], at_most=0.5)
     expect("digits", "{} digits have 1/4 of a fair share", (shares >= 1 / 4).sum(), at_least=6)
-    expect("rarest", "but the rarest has only {} of one", shares.min(), at_most=0.5)
+    expect("rarest", "the rarest digit: {} of a fair share", shares.min(), at_most=0.5)
     expect("baseline", "a Gaussian of pixels is nearer, by {}", distance - baseline, at_least=0.5)
     return {"gan": distance, "untrained": looks[0][0], "rarest": shares.min().item()}, looks
 
@@ -312,9 +312,9 @@ def sample(generator: nn.Module, noise: Tensor) -> Tensor:
 
 def draw_ring(cfg: Config, pictures: dict[str, Tensor]) -> None:
     names = {"d_faster": "D learns faster", "equal": "Equal rates", "g_faster": "G learns faster"}
-    figure, axes = new_figure(1, 3, size=(11, 4), sharex=True, sharey=True)
+    figure, axes = new_figure(1, 3, size=(11, 4.4), sharex=True, sharey=True)
     for axis, (name, points) in zip(axes, pictures.items()):
-        title = f"{names[name]}: worst run, {covered(points, ring())[0]} of 8"
+        title = f"{names[name]}, worst run:\n{covered(points, ring())[0]} of 8 modes (grey)"
         axis.scatter(*ring().T, s=500, color="#D9D9D9")
         axis.plot(*points.T, ".", markersize=2, color=BLUE)
         axis.set(title=title, xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal")

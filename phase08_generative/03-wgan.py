@@ -33,7 +33,6 @@ gan = load_lesson("phase08_generative/01-gan-basics")
 
 WEIGHT = 10.0  # λ, Gulrajani et al. 2017
 BATCH = 128
-KINDS = ("_distance", "", "_near", "_closer")  # how the four scores of a set of points are named
 
 
 @dataclass
@@ -160,7 +159,7 @@ def show_slopes(cfg: Config) -> None:
         line = nn.Linear(1, 1, bias=False).double()
         nn.init.constant_(line.weight, -0.5)
         sgd = torch.optim.SGD(line.parameters(), lr=0.04)
-        one, zero = torch.eye(2).double()[:, :1].split(1)
+        one, zero = torch.tensor([[1.0], [0.0]]).double().split(1)  # each a batch (1, 1)
         for _ in range(80):
             descend(sgd, critic_loss(line, one, zero, two_sided))
         ends.append(line.weight.item())
@@ -198,10 +197,9 @@ def show_critic(cfg: Config) -> dict[str, float]:
     adam = gan.adam_for(critic, 5e-3)
     for _ in range(100):
         descend(adam, critic_loss(critic, real + 1, fake - 1))
-    gap = critic(real + 1).mean() - critic(fake - 1).mean()
+    gap = (critic(real + 1).mean() - critic(fake - 1).mean()).item()
     exact = distance_1d(real[:, 0] + 1, fake[:, 0] - 1)
-    text = "one fixed batch: the critic finds {} times its distance"
-    check("separates", text, (gap / exact).item(), above=0.8, below=1.2)
+    check("separates", "one fixed batch: the gap is {} of its W", gap / exact, above=0.8, below=1.2)
 
     found = {}
     for name, two_sided in (("one-sided", False), ("two-sided", True)):
@@ -210,10 +208,9 @@ def show_critic(cfg: Config) -> dict[str, float]:
         print(f"  {name}: " + "  ".join(f"{gap:.2f}" for gap in found[name][:, 0].tolist()))
     gaps, means = found["one-sided"].T
     off = (gaps / 2.2 - 1).abs().max()
-    text = "one-sided, they are off by {} of 2.2, a straight critic's"
-    expect("estimate", text, off, at_most=0.05)
+    expect("estimate", "one-sided: the gap is off from 2.2 by a share of {}", off, at_most=0.05)
     off = (means / 1.1 - 1).abs().max()
-    expect("slope", "and their mean slope between -1 and 1 by {} of 1.1", off, at_most=0.1)
+    expect("slope", "the mean slope is off from 1.1 by a share of {}", off, at_most=0.1)
     wrong = found["two-sided"][:, 0] < 0
     return {"estimate": gaps.mean().item(), "wrong": wrong.sum().item()}
 
@@ -280,18 +277,20 @@ def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor], Tensor]
     pictures["even"] = 2.2 * torch.rand(2000, 2) - 1.1  # knows the square, but no mode
     found = {name: [score(points, data, new)] for name, points in pictures.items()}
     rates = {"equal": 1e-3, "d_faster": 3e-3, "wgan": 1e-3}
+    runs = {}
     for kind, rate in rates.items():
         seeds = range(10 * cfg.seed, 10 * cfg.seed + cfg.runs)
-        runs = [train_grid(cfg, kind, rate, data, seed) for seed in seeds]
-        found[kind] = [score(points, data, new) for points, _ in runs]
-        pictures[kind] = runs[0][0]
-    looks = torch.tensor([each for _, each in runs]).mean(dim=0)  # of the WGANs, the last kind
+        runs[kind] = [train_grid(cfg, kind, rate, data, seed) for seed in seeds]
+        found[kind] = [score(points, data, new) for points, _ in runs[kind]]
+        pictures[kind] = runs[kind][0][0]
+    looks = torch.tensor([each for _, each in runs["wgan"]]).mean(dim=0)
 
     print("  means: W to new points; modes of 25; share near one; share nearer to data than to new")
     scores = {}
     for name, rows in found.items():
         means = torch.tensor(rows).mean(dim=0).tolist()
-        scores |= {f"{name}{kind}": value for kind, value in zip(KINDS, means)}
+        keys = (f"{name}_distance", name, f"{name}_near", f"{name}_closer")
+        scores |= dict(zip(keys, means))
         print(f"  {name:<9}" + "".join(f"{value:8.3g}" for value in means))
     for name, part in (("first", looks[:5]), ("last", looks[-5:])):
         scores[f"{name}_gap"], scores[f"{name}_distance"] = part.mean(dim=0).tolist()
@@ -303,10 +302,9 @@ def show_grid(cfg: Config) -> tuple[dict[str, float], dict[str, Tensor], Tensor]
     ratio = scores["last_gap"] / scores["first_gap"]
     expect("falls", "its critic's gap in the last quarter: {} of the first", ratio, at_most=0.5)
     more = scores["wgan_near"] - scores["even_near"]
-    text = "but of evenly scattered points as many are near a mode; of the WGAN's {} more"
-    expect("blurred", text, more, at_most=0.1)
-    expect("copies", "nearer to data than to new: {}", scores["wgan_closer"], at_most=0.6)
-    check("caught", "of planted copies it is {}", scores["copies_closer"], at_least=0.95)
+    expect("blurred", "near a mode: WGAN's share minus the even points' is {}", more, at_most=0.1)
+    expect("copies", "WGAN: {} nearer to data than to new", scores["wgan_closer"], at_most=0.6)
+    check("caught", "of planted copies: {}", scores["copies_closer"], at_least=0.95)
     return scores, pictures, looks
 
 
@@ -324,16 +322,18 @@ def batch_of(data: Tensor) -> Tensor:
 
 
 def draw_grid(cfg: Config, pictures: dict[str, Tensor], looks: Tensor) -> None:
-    names = {"new": "real", "even": "even", "equal": "GAN", "d_faster": "D faster", "wgan": "WGAN"}
+    names = {"new": "Real points", "even": "Evenly scattered", "equal": "GAN, equal rates"}
+    names |= {"d_faster": "GAN, D's rate three times G's", "wgan": "WGAN, equal rates"}
     figure, axes = new_figure(2, 3, size=(12, 8))
     for axis, (kind, name) in zip(axes.flat, names.items()):
         modes, near = covered(pictures[kind], grid())
         axis.scatter(*grid().T, s=150, color="#D9D9D9")
         axis.plot(*pictures[kind].T, ".", markersize=2, color=BLUE)
-        title = f"{name}: {modes} modes, {near:.0%} near"
+        title = f"{name}:\n{modes} modes (grey), {near:.0%} near one"
         axis.set(title=title, xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-    axes[1, 2].plot(looks)
-    axes[1, 2].set(title="WGAN: gap (blue), W (orange)", xlabel="look, of 20 in training")
+    axes[1, 2].plot(looks, label=["critic's gap", "W to the data"])
+    axes[1, 2].set(title="WGAN in training:\nmean of the runs", xlabel="twentieths of the training")
+    axes[1, 2].legend()
     save_figure(figure, cfg.out / "grid")
 
 

@@ -21,12 +21,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 from torch.optim.lr_scheduler import LinearLR
 
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
+from common.data.gaussians import gaussian_like, gaussian_of
 from common.data.images import load_images
 from common.data.tensors import to_tensors
 from common.figures import new_figure, plot_images, save_figure
@@ -78,7 +79,7 @@ def sample_latent(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    """z ~ N(0, I), x ~ N(decoder(z), SD²); the encoder guesses z. Both may read a condition."""
+    """z ~ N(0, I), x ~ N(decoder(z), SD²); encoder: q(z | x). A condition x[:, :0] is none."""
 
     def __init__(self, pixels: int, latent: int = LATENT, conditions: int = 0):
         super().__init__()
@@ -222,7 +223,7 @@ def show_bound(model: VAE, x: Tensor, labels: Tensor, new: Tensor) -> dict[str, 
     parts = [gaussian_of(x[labels == digit], SD**2).log_prob(new) for digit in range(10)]
     shares = labels.bincount() / len(labels)  # of each digit
     classes = (torch.stack(parts, dim=1) + shares.log()).logsumexp(dim=1).mean().item()
-    expect("labels", "ten Gaussians, one a digit: {} nats above it", classes - elbo.mean(), above=0)
+    expect("labels", "ten Gaussians, one a digit: {} nats more", classes - elbo.mean(), above=0)
     found = {"elbo": elbo.mean().item(), "bound": bound.mean().item()}
     return found | {"ln_gaussian": gaussian, "ln_by_class": classes}
 
@@ -258,11 +259,11 @@ def show_generation(cfg: Config, judge, models: dict, x: Tensor, new: Tensor) ->
 
     for name, rows in sets.items():
         found |= score(name, judge, rows, x, new)[0]
-    expect("covers", "{} digits have 1/4 of a fair share", found["vae_1_classes"], at_least=9)
+    expect("covers", "VAE: {} digits have 1/4 of a fair share", found["vae_1_classes"], at_least=9)
     ratio = found["vae_1"] / found["random_codes"]
     expect("far", "its distance is {} of the plain autoencoder's", ratio, at_most=0.7)
-    expect("copies", "nearer to training than to new: {}", found["vae_1_closer"], at_most=0.65)
-    check("caught", "of planted copies it is {}", found["copies_closer"], at_least=0.95)
+    expect("copies", "the VAE's share nearer to training: {}", found["vae_1_closer"], at_most=0.65)
+    check("caught", "the share of planted copies: {}", found["copies_closer"], at_least=0.95)
     kl, error = (found[f"{kind}_5"] / found[f"{kind}_0.2"] for kind in ("kl", "error"))
     expect("beta", "with β = 5 the KL is {} of that with β = 0.2", kl, at_most=0.5)
     expect("blur", "and the error of rebuilt new digits {} times as large", error, at_least=1.5)
@@ -291,17 +292,6 @@ def show_conditional(judge, model: VAE, train: tuple, new: Tensor, plain: float)
 # Pictures and helpers: skip on a first reading
 
 
-def gaussian_of(rows: Tensor, least: float = 1e-4) -> MultivariateNormal:
-    """Mean and covariance of the rows, with at least this variance in each direction."""
-    values, vectors = torch.linalg.eigh(rows.T.cov())
-    cov = (vectors * values.clamp(min=least)) @ vectors.T
-    return MultivariateNormal(rows.mean(dim=0), cov)
-
-
-def gaussian_like(rows: Tensor, n: int) -> Tensor:
-    return gaussian_of(rows).sample((n,))
-
-
 def train_model(cfg: Config, model: nn.Module, loss_fn, x: Tensor, condition: Tensor) -> nn.Module:
     batches = Batches(x, condition, batch_size=64, shuffle=True, seed=cfg.seed)
     adam = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -324,24 +314,32 @@ def run(cfg: Config) -> dict[str, float]:
     test = to_tensors(*data.test(), data.brightest)
     x, new = (pictures.flatten(start_dim=1) for pictures in (train[0], test[0]))
     judge, accuracy = gan.train_judge(train, test, cfg.judge_epochs, cfg.seed)
+
     show_loss(cfg, x)
     ratio = show_gradient(cfg, x)
+
     models = {}
     for beta in BETAS:
         models[beta] = train_model(cfg, VAE(x.shape[1]), partial(vae_loss, beta=beta), x, x[:, :0])
     model = autoencoders.deep_autoencoder(x.shape[1], LATENT, width=256)
     models["autoencoder"] = train_model(cfg, model, autoencoders.reconstruction_loss, x, x)
+
     metrics = show_bound(models[1], x, train[1], new)
     found, sets = show_generation(cfg, judge, models, x, new)
-    names = [name.replace("vae_", "VAE, β = ").replace("_", " ") for name in sets]
+    names = ["real test digits", "training digits with noise", "Gaussian of the pixels"]
+    names += ["autoencoder, random codes from N(0, I)", "autoencoder, codes from a fitted Gaussian"]
+    names += [f"VAE, β = {beta}" for beta in BETAS]
     titles = [f"{name}: distance {found[key]:.1f}" for name, key in zip(names, sets)]
     draw_rows(cfg, dict(zip(titles, sets.values())), "generated")
+
     labels = torch.eye(10)[train[1]]
     model = train_model(cfg, VAE(x.shape[1], conditions=10), vae_loss, x, labels)
     found |= show_conditional(judge, model, train, new, found["vae_1"])
+
     z = torch.randn(5, 1, LATENT).expand(-1, 10, -1)  # each z with ten conditions
     pictures = model.decode(z, torch.eye(10)).detach()
-    draw_rows(cfg, {f"z number {row + 1}": each for row, each in enumerate(pictures)}, "asked")
+    titles = [f"random z number {row}, asked for 0, 1, 2, …, 9" for row in range(1, 6)]
+    draw_rows(cfg, dict(zip(titles, pictures)), "asked")
     return {**metrics, **found, "variance_ratio": ratio, "judge": accuracy}
 
 

@@ -7,7 +7,7 @@ You will be able to answer
     3. What lies between two faces?        show_between  by-hand, short
     4. What gives a copy away?             show_copies   apart, judge, as-sklearn, planted, tenth
     5. How good is it?  show_results  told, fools, fell, pixels, features, modes, known, closer
-Predict   plain_closer: 0.5 is as near to test faces, 1 is copies. Without augmentation, what?
+Predict   plain_closer: copies have 1, new faces 0.5. What has G, trained without augmentation?
 Run       python phase08_generative/project-face-gan.py        about three minutes
           … --data olivetti    40 people, grey; celeba: photographs; or any folder of pictures
 Needs     phase08_generative/01-gan-basics, phase08_generative/02-dcgan,
@@ -31,7 +31,7 @@ from common import checkpoint
 from common.checks import check, check_close, expect, no_leak
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
-from common.data.faces import MODES, SIDE, FaceSet, draw, load_faces, mode_of
+from common.data.faces import MODES, SIDE, FaceSet, draw, load_faces, mode_of, tiled
 from common.figures import BLUE, ORANGE, new_figure, plot_images, save_figure
 from common.files import atomic_path
 from common.lessons import load_lesson, shown
@@ -265,7 +265,7 @@ def show_between(cfg: Config) -> None:
 
     a, b = torch.randn(2, 2000, 64).double()
     middle = ((a + b) / 2).norm(dim=1).mean() / a.norm(dim=1).mean()
-    text = "half-way on the straight line it is {} of it: as short as 1 of 3,600 random z"
+    text = "half-way on the straight line: {} of the norm; as short is 1 of 3,600 random z"
     check("short", text, middle, above=0.69, below=0.73)
 
 
@@ -510,16 +510,8 @@ def compare(judge: nn.Module, sets: dict[str, Tensor], x: Tensor, test: Tensor) 
     return found
 
 
-def tiled(x: Tensor, columns: int) -> np.ndarray:
-    """Pictures (n, 3, H, W) in full rows, as one of bytes: (height, width, 3)"""
-    full = x[: len(x) // columns * columns].cpu()
-    rows = [torch.cat(list(part), dim=2) for part in full.split(columns)]
-    numbers = (torch.cat(rows, dim=1) + 1) * 127.5
-    return numbers.round().clamp(0, 255).byte().movedim(0, 2).numpy()
-
-
 def save(cfg: Config, average: nn.Module) -> None:
-    """The model, and a film: six faces at a time, on the way through five z and back."""
+    """The model; a film of six faces on the way through five z and back; a figure of 4 ways."""
     checkpoint.save(cfg.out / "generator.pt", average.state_dict())
     stops = torch.randn(5, 6, cfg.latent_dim, device=cfg.torch_device())
     share = torch.arange(12, device=stops.device)[:, None, None] / 12
@@ -535,7 +527,8 @@ def save(cfg: Config, average: nn.Module) -> None:
     # Of the film's 30 ways (30, 13, C, H, W) the 4 with the sharpest ends: a blur shows no change.
     ways = torch.cat([film, film[:1]]).unfold(0, 13, 12).movedim(-1, 2).flatten(0, 1)
     ends = ways[:, [0, -1]]
-    down, right = (ends.diff(dim=axis).abs().mean(dim=(2, 3, 4)) for axis in (-2, -1))
+    down = ends.diff(dim=-2).abs().mean(dim=(2, 3, 4))
+    right = ends.diff(dim=-1).abs().mean(dim=(2, 3, 4))
     sharpness = (down + right).amin(dim=1)  # of the less sharp end
     strips = tiled(ways[sharpness.topk(4).indices].flatten(0, 1), columns=13)
     plot_images(axis, [strips], ["From one z to the next: of 30 ways the 4 with the sharpest ends"])
@@ -549,32 +542,40 @@ def draw_faces(cfg: Config, sets: dict[str, Tensor], metrics: dict[str, float]) 
     figure, axes = new_figure(len(named), 1, size=(10, 1.6 * len(named)))
     grids = [tiled(sets[name][:32], columns=16) for name in named.values()]
     distances = [metrics[f"{name}_train"] for name in named.values()]
-    plot_images(axes, grids, [f"{title}: distance {d:.0f}" for title, d in zip(named, distances)])
+    texts = [f"{t}: feature distance from training faces {d:.0f}" for t, d in zip(named, distances)]
+    plot_images(axes, grids, texts)
     save_figure(figure, cfg.out / "faces")
 
 
 def draw_quality(cfg: Config, curves: dict[str, list[dict]]) -> None:
     figure, (left, right) = new_figure(1, 2, size=(11, 4.4))
     for (name, history), colour in zip(curves.items(), (BLUE, ORANGE)):
+        kind = "with augmentation" if name == "augmented" else "without"
         steps = [row["step"] for row in history]
         for key, line, what in (("distance", "-", "training"), ("to_val", ":", "unseen")):
-            label = f"{name}, from {what} faces"
+            label = f"{kind}, from {what} faces"
             left.plot(steps, [row[key] for row in history], line, color=colour, label=label)
-        right.plot(steps, [row["known"] for row in history], "o-", color=colour, label=name)
-    left.set(yscale="log", xlabel="step", ylabel="feature distance", title="Distance of made faces")
-    right.set(xlabel="step", ylabel="(seen - unseen) / (seen - made)", title="D overfits")
+        right.plot(steps, [row["known"] for row in history], "o-", color=colour, label=kind)
+    left.set(yscale="log", xlabel="step", ylabel="feature distance", title="Distance of G's faces")
+    right.set(xlabel="step", ylabel="0: as training faces, 1: as made faces")
+    right.set_title("D's mean logit of unseen real faces")
     left.legend(fontsize=9)
     right.legend()
     save_figure(figure, cfg.out / "quality")
 
 
-def draw_nearest(cfg: Config, made: Tensor, x: Tensor) -> None:
-    """The faces that look most like a training face, and that face below each."""
-    distances = torch.cdist(made.flatten(1), x.flatten(1)).min(dim=1)
-    closest = distances.values.argsort()[:12]
-    figure, axis = new_figure(size=(10, 2.2))
-    pairs = torch.cat([made[closest], x[distances.indices[closest]]])
-    plot_images(axis, [tiled(pairs, columns=12)], ["Top: made. Below: the nearest training face"])
+def draw_nearest(cfg: Config, sets: dict[str, Tensor], x: Tensor) -> None:
+    """Of each G the faces that look most like a training face, and that face below each."""
+    strips = {}
+    for name in [kind for kind in KINDS if kind in sets]:
+        made = sets[name]
+        distances = torch.cdist(made.flatten(1), x.flatten(1)).min(dim=1)
+        closest = distances.values.argsort()[:12]
+        pairs = torch.cat([made[closest], x[distances.indices[closest]]])
+        title = f"G, {name}: its 12 faces of {len(made)} with the nearest training faces (below)"
+        strips[title] = tiled(pairs, columns=12)
+    figure, axes = new_figure(len(strips), 1, size=(10, 2 * len(strips)))
+    plot_images(axes, list(strips.values()), list(strips))
     save_figure(figure, cfg.out / "nearest")
 
 
@@ -591,7 +592,7 @@ def run(cfg: Config) -> dict:
     metrics, sets, curves = show_results(cfg, judge, faces)
     draw_faces(cfg, sets, metrics)
     draw_quality(cfg, curves)
-    draw_nearest(cfg, sets["augmented"], faces.train.pictures().to(cfg.torch_device()))
+    draw_nearest(cfg, sets, faces.train.pictures().to(cfg.torch_device()))
     return metrics | planted
 
 

@@ -93,8 +93,8 @@ def test_without_answers_it_is_the_unet_of_the_lesson_before():
     plain = diffusion.UNet(8).double()
     for name, part in list(model.named_children()):
         if isinstance(part, lesson.CrossAttentionBlock):
-            nn.init.zeros_(part.out.weight)
-            nn.init.zeros_(part.out.bias)
+            nn.init.zeros_(part.attention.out.weight)
+            nn.init.zeros_(part.attention.out.bias)
         setattr(plain, name, getattr(part, "block", part))
     x = torch.randn(3, lesson.LATENT, 4, 6).double()
     angle = torch.tensor([0.2, 0.8, 1.4]).double()

@@ -132,6 +132,16 @@ class FaceSet:
         return [part.x.reshape(len(part), -1) for part in (self.train, self.val, self._test)]
 
 
+def tiled(x: "Tensor", columns: int) -> np.ndarray:
+    """Pictures (n, 3, H, W) in full rows, as one of bytes: (height, width, 3)"""
+    import torch
+
+    full = x[: len(x) // columns * columns].cpu()
+    rows = [torch.cat(list(part), dim=2) for part in full.split(columns)]
+    numbers = (torch.cat(rows, dim=1) + 1) * 127.5
+    return numbers.round().clamp(0, 255).byte().movedim(0, 2).numpy()
+
+
 def load_faces(cfg: LessonConfig, name: str, n: int, held_out: int, seed: int = 0) -> FaceSet:
     """n training faces at most; `held_out` for validation and as many for testing.
 

@@ -186,16 +186,23 @@ def draw_rows(path: Path, rows: dict[str, Tensor]) -> None:
     save_figure(figure, path)
 
 
-def draw_prompts(file: Path, path: list[Tensor]) -> None:
-    """path: all prompts' pictures at each step of sampling. One from noise on, then six prompts."""
+def draw_prompts(file: Path, path: list[Tensor], plain: Tensor, real: Pictures) -> None:
+    """path: all prompts' pictures at each step of sampling, with guidance; plain: without.
+
+    One picture from noise on, six prompts, then red stars without guidance, and real ones.
+    """
     columns = min(8, len(path[0]) // PAIRS)
     stages = torch.linspace(0, len(path) - 1, columns).long()
-    rows = {"a blue ring, from noise": torch.stack([path[stage][24] for stage in stages])}
+    first = f"a blue ring: {columns} stages of {len(path) - 1} steps from noise to picture"
+    rows = {first: torch.stack([path[stage][24] for stage in stages])}
     asked = all_prompts(1)
     for number in (3, 26, 12, 0, 8, 22):
         title = prompt_of(number % 5, number // 5)
         title += " (never trained on)" if is_unseen(asked)[number] else ""
         rows[title] = path[-1][number::PAIRS][:columns]
+    rows["a red star, without guidance"] = plain[3::PAIRS][:columns]
+    is_red_star = (real.kinds == 3) & (real.colours == 0)
+    rows["a red star: real pictures"] = real.x[is_red_star][:columns]
     draw_rows(file, rows)
 
 

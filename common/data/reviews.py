@@ -349,6 +349,18 @@ def bag_of_words(train: Reviews) -> "Pipeline":
     )
 
 
+def lsa(cfg: LessonConfig, data: ReviewSet, train: Reviews) -> "Pipeline":
+    """TF-IDF's first singular vectors in the unlabelled texts (latent semantic analysis)."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.pipeline import make_pipeline
+
+    tfidf, classifier = bag_of_words(train).named_steps.values()
+    svd = TruncatedSVD(2 if cfg.data == "generated" else 100, random_state=0)
+    svd.fit(tfidf.fit_transform(data.unlabelled))
+    table = svd.transform(tfidf.transform(train.texts))
+    return make_pipeline(tfidf, svd, classifier.fit(table, train.labels))
+
+
 NEGATORS = {"not", "no", "never", "n't", "nothing", "hardly", "neither", "nor", "without", "t"}
 
 
