@@ -100,7 +100,7 @@ def prepare(cfg: Config, batch: tuple, number: int) -> Set:
     """A batch of bytes, classes and coins, as the network sees it in pass `number` (from 0)."""
     x, y, coins = batch
     # One coin a picture for the whole training, turned over from pass to pass.
-    mirrored = (coins ^ (number % 2 == 1)) & cfg.flip
+    mirrored = (coins if number % 2 == 0 else ~coins) & cfg.flip
     moves = torch.randint(-cfg.shift, cfg.shift + 1, (len(x), 2), device=x.device)
     x = augment(to_numbers(x), mirrored, moves)
     side = sides(cfg)[number]
@@ -189,7 +189,7 @@ class Norm(nn.BatchNorm2d):
 
 
 class Net(nn.Module):
-    """24 filters, three blocks, each channel's largest number. (B, 3, H, W) -> (B, K)"""
+    """24 filters, three blocks, each channel's maximum, a linear layer. (B, 3, H, W) -> (B, K)"""
 
     def __init__(self, widths: list[int], classes: int, precision: str = "float32"):
         super().__init__()
@@ -290,15 +290,15 @@ def loss_of(cfg: Config, model: nn.Module, batch: Set) -> Tensor:
 
 
 def make_groups(cfg: Config, model: Net) -> list[dict]:
-    """What learns how fast: all alike, or filters (by Muon or SGD), shifts and last layer apart."""
+    """Groups of weights and their rates: one for all, or filters, shifts and last layer apart."""
     filters = [weights for weights in model.blocks.parameters() if weights.ndim == 4]
     shifts = [layer.bias for layer in model.blocks if isinstance(layer, Norm)]
     first = [weights for weights in model.first.parameters() if weights.requires_grad]
     if not cfg.rates:
         return [{"params": [*first, *filters, *shifts, model.head.weight], "lr": cfg.plain_lr}]
 
-    # Jordan's rates are for the sum over a batch: 27 is his 0.053 times 512. His logits are divided
-    # by the number of features: with 192 of them, 1.8 / 192 is his 0.67 times 512 / 192².
+    # Jordan's loss is the sum over a batch of 512, ours the mean: 27 is his 0.053 times 512. His
+    # logits are divided by the 192 features, ours are not: 1.8 / 192 is his 0.67 times 512 / 192².
     lr = cfg.lr if cfg.muon else cfg.sgd_lr
     return [
         {"params": filters, "lr": lr, "momentum": 0.6, "orthogonal": cfg.muon},
@@ -391,9 +391,9 @@ def average_views(model: nn.Module, x: Tensor) -> Tensor:
     """
     # practice: look more than once
     shown = [x]
-    nobody = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    unmirrored = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for by in (-1, 1):
-        shown.append(augment(x, nobody, torch.full((len(x), 2), by, device=x.device)))
+        shown.append(augment(x, unmirrored, torch.full((len(x), 2), by, device=x.device)))
     shown += [pictures.flip(3) for pictures in shown]
     return torch.stack([model(pictures) for pictures in shown]).mean(dim=0)
     # end practice
@@ -401,7 +401,7 @@ def average_views(model: nn.Module, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def answer(cfg: Config, model: nn.Module, x: Tensor) -> Tensor:
-    """What a trained network says to pictures as bytes, 500 at a time: (n, K) on the CPU."""
+    """The logits of a trained network for pictures as bytes, 500 at a time: (n, K) on the CPU."""
     model.eval()
     parts = [to_numbers(part.to(cfg.torch_device())) for part in x.split(500)]
     ask = functools.partial(average_views, model) if cfg.views else model
@@ -450,7 +450,7 @@ def show_ladder(cfg: Config, train_set: Set, val: Set) -> dict[str, float]:
         print(f"    {name:<14}{found:.3f} in {seconds:.1f} s")
         metrics |= {f"ladder_{name}": found, f"ladder_{name}_seconds": seconds}
     draw_ladder(cfg, scores)
-    text = "the last rung names {} more of the validation pictures rightly than the first"
+    text = "on validation pictures the last rung's accuracy is {} above the first's"
     least = {"shapes-hard": 0.3, "cifar10": 0.1}[cfg.data]
     expect("climbed", text, found - metrics["ladder_plain"], at_least=0.0 if cfg.classes else least)
     return metrics
@@ -466,7 +466,7 @@ def show_results(cfg: Config, data: ImageSet, names: list[str], train_set: Set, 
     test = choose(data.test(), names, data.classes)
     scores = [accuracy(cfg, model, test) for model in models]
     logits = answer(cfg, models[0], test[0])
-    text = "the first network names {} of the test pictures rightly"
+    text = "the first network's accuracy on test pictures is {}"
     depends_on_input("input-matters", text, logits.argmax(dim=1), test[1])
     draw_hardest(cfg, test, logits.softmax(dim=1), names)
 
@@ -475,7 +475,7 @@ def show_results(cfg: Config, data: ImageSet, names: list[str], train_set: Set, 
     metrics = {"accuracy": mean, "spread": np.std(scores), "seconds": np.mean(times)} | simple
     if cfg.baseline:
         metrics |= usual_baseline(cfg, train_set, test)
-    text = "{} more than the best of majority, linear model and nearest neighbour"
+    text = "the mean accuracy is {} above the best of majority, linear model and 1-NN"
     expect("beside", text, mean - max(simple.values()), at_least=0.1 if cfg.classes else 0.3)
     print(f"  validation {np.round(on_val, 4)}, test {np.round(scores, 4)}, {np.mean(times):.1f} s")
     usual = {"shapes-hard": 0.92, "cifar10": 0.9}[cfg.data]
@@ -564,20 +564,20 @@ def draw_ladder(cfg: Config, scores: dict[str, list[float]]) -> None:
     axis.barh(list(scores), [np.mean(each) for each in scores.values()], color=SKY)
     for name, each in scores.items():
         axis.plot(each, [name] * len(each), "o", color=BLUE)
-    axis.set(xlim=(0, 1), title=f"{cfg.ladder} passes; each line changes one thing more")
-    axis.set_xlabel("accuracy on validation pictures; dots: single networks")
+    axis.set(xlim=(0, 1), xlabel="accuracy on validation pictures; bars: means, dots: networks")
+    axis.set_title(f"After {cfg.ladder} passes: each bar changes one thing more than the bar above")
     axis.invert_yaxis()
     save_figure(figure, cfg.out / "ladder")
 
 
 def draw_hardest(cfg: Config, test: Set, chances: Tensor, names: list[str]) -> None:
-    """Where the right answer got the least probability: mistakes, and nearly mistakes."""
+    """Where the right class got the least probability: some are classified rightly all the same."""
     hardest = chances.gather(1, test[1][:, None]).squeeze(1).argsort()[:12].tolist()
-    surest, said = chances.max(dim=1)
-    titles = [f"{names[test[1][i]]}\nsaid: {names[said[i]]} {surest[i]:.0%}" for i in hardest]
+    surest, predicted = chances.max(dim=1)
+    titles = [f"is: {names[test[1][i]]}\n→ {names[predicted[i]]}, {surest[i]:.0%}" for i in hardest]
     figure, axes = new_figure(2, 6, size=(10.5, 4.8))
     plot_images(axes, test[0][hardest].permute(0, 2, 3, 1).numpy(), titles)
-    figure.suptitle("Test pictures whose right answer got the least probability")
+    figure.suptitle("Lowest probability of the right class; → predicted class, its probability")
     save_figure(figure, cfg.out / "hardest")
 
 

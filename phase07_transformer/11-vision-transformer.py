@@ -174,12 +174,12 @@ def show_learning(cfg: Config, train: Pictures, test: Pictures) -> tuple[nn.Modu
         scores[f"{name}_seen"] = seen = accuracy(model, tuple(part[:1000] for part in train))
         size = sum(weight.numel() for weight in model.parameters())
         text = f"  {name:8} {size:6,} weights, {n:,} pictures, {steps:,} steps"
-        print(f"{text}: {scores[name]:.3f} ({seen:.3f} of pictures that it has seen)")
+        print(f"{text}: {scores[name]:.3f} (on 1,000 pictures that it has seen: {seen:.3f})")
     gap = scores["vit_many"] - scores["linear"]
     expect("linear", "the ViT is ahead of a linear model by {}", gap, at_least=0.3)
     text = "with 1,000 pictures a ResNet is ahead of the ViT by {}, after a quarter of the steps"
     expect("few", text, scores["resnet"] - scores["vit_few"], at_least=0.2)
-    text = "the steps were enough: of its 1,000 pictures it names {} more than of new ones"
+    text = "the steps suffice: on its 1,000 pictures the accuracy is {} higher than on new ones"
     expect("seen", text, scores["vit_few_seen"] - scores["vit_few"], at_least=0.2)
     return model, scores
 
@@ -310,8 +310,9 @@ def draw_rollout(cfg: Config, pictures: Tensor, shares: Tensor) -> None:
     pictures[:, [8, 16, 24]] = 255  # white lines between the patches
     pictures[:, :, [8, 16, 24]] = 255
     plot_images(axes[0], pictures)
-    plot_images(axes[1], shares.unflatten(1, (4, 4)))
-    figure.suptitle("The class token's rollout, below: mostly darker where the object is")
+    ranges = [f"{each.min():.3f} to {each.max():.3f}" for each in shares]
+    plot_images(axes[1], shares.unflatten(1, (4, 4)), ranges)
+    figure.suptitle("Below: each patch's share of the class token's rollout (darker: more)")
     save_figure(figure, cfg.out / "rollout")
 
 
@@ -319,7 +320,7 @@ def draw_left_out(cfg: Config, curves: dict[str, list[float]]) -> None:
     figure, axis = new_figure(size=(9, 4.6))
     for (name, shares), colour in zip(curves.items(), (ORANGE, GREEN, GREY, BLUE)):
         style = "--" if "contrast" in name else "-"
-        axis.plot(LEFT_OUT, shares, style, color=colour, label=name)
+        axis.plot(LEFT_OUT, shares, style, marker="o", color=colour, label=name)
     axis.axhline(0.1, color=GREY, linestyle=":", label="guessing")
     axis.set(xlabel="patches left out, of 16", ylabel="accuracy of the ViT", ylim=(0, 0.8))
     axis.set_title("Rollout finds the patches that matter, and so does contrast")

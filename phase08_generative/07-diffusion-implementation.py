@@ -55,7 +55,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, outputs: int, context: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels)  # as in 5.7, but for each picture by itself
+        self.norm1 = nn.GroupNorm(8, channels)  # per picture: no batch statistics (4.7)
         self.conv1 = nn.Conv2d(channels, outputs, 3, padding=1)
         self.shift = nn.Linear(context, outputs)
         self.norm2 = nn.GroupNorm(8, outputs)
@@ -70,10 +70,9 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noisy pictures x = a x_0 + b ε (B, 1, H, W), angles, labels (B,) -> ε, predicted.
+    """Noisy pictures x = a x_0 + b ε (B, 1, H, W), angles, labels (B,) -> the predicted ε.
 
-    a is the cosine of the angle, b its sine: 0 is a clean picture, π/2 pure noise.
-    """
+    a is the cosine of the angle, b its sine: 0 is a clean picture, π/2 pure noise."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -154,7 +153,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
-    print("\n[2] The loss: predict the noise; an average of the weights follows the training")
+    print("\n[2] The loss: mean squared error of the predicted noise")
     alpha_bar = theory.linear_schedule(100)
     x_0 = torch.randn(64, 1, 8, 8).double()
     loss = diffusion_loss(knowing(x_0), x_0, torch.zeros(64).long(), alpha_bar)
@@ -170,7 +169,7 @@ def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
     model = UNet(8)
     batch = (pictures[:8], labels[:8])
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
-    overfits("overfits", "8 pictures by heart: loss {}", model, batch, again, adam, steps=25)
+    overfits("overfits", "it overfits 8 pictures: loss {}", model, batch, again, adam, steps=25)
 
 
 def guided_noise(model: nn.Module, x: Tensor, angle: Tensor, label: Tensor, w: float) -> Tensor:
@@ -187,7 +186,7 @@ def guided_noise(model: nn.Module, x: Tensor, angle: Tensor, label: Tensor, w: f
 
 
 def make_denoiser(model: nn.Module, label: Tensor, w: float) -> Callable:
-    """A function denoise(x, a, b) that guesses x_0, as 8.6 wants it."""
+    """A function denoise(x, a, b) that predicts x_0, as 8.6 wants it."""
 
     @torch.no_grad()
     def denoise(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -239,7 +238,7 @@ def show_sample(cfg: Config) -> None:
     path = ddim(theory.diffuse(x_0, 100, alpha_bar, noise), denoise, alpha_bar, count=20)
     wanted = [theory.diffuse(x_0, t, alpha_bar, noise) for t in range(100, -1, -5)]
     check_close("same-noise", "same x_0 and ε all along", torch.stack(path), torch.stack(wanted))
-    ddim(noise, denoise, theory.linear_schedule(cfg.noise_steps), cfg.ddim_steps)  # fails early
+    ddim(noise, denoise, theory.linear_schedule(cfg.noise_steps), cfg.ddim_steps)  # checks flags
 
 
 def train(cfg: Config, pictures: Tensor, labels: Tensor) -> tuple[nn.Module, nn.Module]:
@@ -248,7 +247,7 @@ def train(cfg: Config, pictures: Tensor, labels: Tensor) -> tuple[nn.Module, nn.
     model = UNet(cfg.width)
     average = copy.deepcopy(model)
     alpha_bar = theory.linear_schedule(cfg.noise_steps).float()
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)  # one call for all
+    adam = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)  # faster
     for step in range(cfg.steps):
         chosen = torch.randint(len(pictures), (64,))
         loss = diffusion_loss(model, pictures[chosen], labels[chosen], alpha_bar)
@@ -272,21 +271,21 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
     kinds |= {"guided": (average, cfg.guidance), "strong": (average, 2 * cfg.guidance)}
     for name, (network, w) in kinds.items():
         paths[name] = ddim(start, make_denoiser(network, label, w), alpha_bar, cfg.ddim_steps)
+    # The baseline with the same labels and no network: a Gaussian of each digit's pixels (8.5).
+    x = train_set[0].flatten(start_dim=1)
+    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples) for digit in range(10)]
+    paths["by_class"] = [torch.stack(each, dim=1).reshape(-1, 1, 8, 8)[: cfg.samples]]
     sets = {name: (path[-1], label) for name, path in paths.items()}
     sets["new"] = tuple(part[: cfg.samples] for part in test_set)
     known, known_label = (part[: cfg.samples] for part in train_set)
     sets["copies"] = (known + 0.1 * torch.randn_like(known), known_label)
-    # The baseline with the same labels and no network: a Gaussian of each digit's pixels (8.5).
-    x = train_set[0].flatten(start_dim=1)
-    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples) for digit in range(10)]
-    sets["by_class"] = (torch.stack(each, dim=1).reshape(-1, 1, 8, 8)[: cfg.samples], label)
     found = {"judge": accuracy}
-    for name, (pictures, label) in sets.items():
+    for name, (pictures, wanted) in sets.items():
         rows = [each.flatten(start_dim=1) for each in (pictures, train_set[0], test_set[0])]
         scores, named = vae.score(name, judge, *rows)
-        asked = (named == label).double().mean().item()
-        means = torch.stack([pictures[label == digit].mean(dim=0) for digit in range(10)])
-        variance = (pictures - means[label]).square().mean().item()
+        asked = (named == wanted).double().mean().item()
+        means = torch.stack([pictures[wanted == digit].mean(dim=0) for digit in range(10)])
+        variance = (pictures - means[wanted]).square().mean().item()
         found |= {**scores, f"{name}_asked": asked, f"{name}_variance": variance}
         print(f"  {'':13}   as asked {asked:.3f}, variance within a digit {variance:.3f}")
     ratio = found["ddpm"] / found["noise"]
@@ -328,10 +327,11 @@ def naming(x: Tensor, angle: Tensor, label: Tensor) -> Tensor:
 def draw_digits(cfg: Config, paths: dict[str, list[Tensor]], real: Tensor, label: Tensor) -> None:
     stages = torch.linspace(0, len(paths["ddpm"]) - 1, 10).long()
     rows = [torch.cat([paths["ddpm"][stage][3] for stage in stages])]  # of (10, 8, 8)
-    rows += [paths[name][-1][:10, 0] for name in ("ddpm", "ddim", "guided", "strong")]
+    rows += [path[-1][:10, 0] for name, path in paths.items() if name != "noise"]
     rows += [torch.cat([real[label == digit][0] for digit in range(10)])]
-    guided = [f"DDIM, w = {w:g}" for w in (1, cfg.guidance, 2 * cfg.guidance)]
-    vae.draw_rows(cfg, dict(zip(["from noise to a 3", "DDPM", *guided, "real"], rows)), "digits")
+    titles = ["DDPM, one run: noise to a 3", "DDPM, asked for 0 to 9", "DDIM, weights not averaged"]
+    titles += [f"DDIM, averaged, w = {w:g}" for w in (1, cfg.guidance, 2 * cfg.guidance)]
+    vae.draw_rows(cfg, dict(zip([*titles, "No network: Gaussians", "Real"], rows)), "digits")
 
 
 def run(cfg: Config) -> dict[str, float]:

@@ -124,7 +124,7 @@ def mix(ours: Tensor, theirs: Tensor, start: Tensor | int) -> Tensor:
     # end practice
 
 
-class AtScale(nn.Module):
+class AtScale(nn.Module):  # a weight passes through it whenever it is read
     def forward(self, weight: Tensor) -> Tensor:
         return weight * (2 / weight[0].numel()) ** 0.5
 
@@ -204,7 +204,7 @@ def train(cfg: Config, real: Tensor) -> Generator:
     for step in range(cfg.steps):
         batch = real[torch.randint(len(real), (32,))]
         gan.gan_step(*players, batch, torch.randn(32, STYLE), *adams)
-        # R1 (Mescheder et al. 2018): D shall be flat at real pictures. Every 4th step is enough.
+        # R1 (Mescheder et al. 2018), for a flat D at real pictures. Every 4th step, so times 4.
         if step % 4 == 0:
             wgan.descend(adams[1], 4.0 * wgan.slopes(players[1], batch).square().mean())
         follow(average, players[0], decay=min(0.99, step / (step + 10)))
@@ -226,10 +226,10 @@ def show_training(cfg: Config, real: Tensor) -> None:
 
 def score(judge: nn.Module, pictures: Tensor, real: Tensor, new: Tensor) -> dict[str, float]:
     features = gan.features(judge, pictures)
-    read = judge(gan.for_judge(pictures)).argmax(dim=1).bincount(minlength=10)
+    counts = judge(gan.for_judge(pictures)).argmax(dim=1).bincount(minlength=10)
     return {
         "distance": gan.frechet_distance(features, gan.features(judge, real)),
-        "digits": (read >= len(pictures) / 40).sum().item(),  # a quarter of a fair share
+        "digits": (counts >= len(pictures) / 40).sum().item(),  # a quarter of a fair share
         "precision": inside(pictures.flatten(1), real.flatten(1), k=3),  # of pixels
         "variance": features.var(dim=0).sum().item(),
         "closer": closer_to_training(pictures, real, new),
@@ -265,22 +265,22 @@ def show_digits(cfg: Config, judge, model: Generator, real: Tensor, new: Tensor)
 
 @torch.no_grad()
 def show_mixing(cfg: Config, judge: nn.Module, model: Generator, n: int) -> dict[str, float]:
-    print("\n[5] A's styles up to a layer, then B's, from layer 0 to 3: whose digit is read?")
-    first, second = model.styles(torch.randn(2 * n, STYLE)).chunk(2)
+    print("\n[5] A's styles in the first layers, B's in the others: shares with A's, B's digit")
+    a, b = model.styles(torch.randn(2 * n, STYLE)).chunk(2)
     starts = LAYERS, 0, *range(LAYERS + 1)  # A's and B's own digits, then all mixtures
-    sets = [model.synthesis(mix(first, second, start))[-1] for start in starts]
-    read = torch.stack([judge(gan.for_judge(pictures)).argmax(dim=1) for pictures in sets])
-    ours, theirs, *mixed = read[:, read[0] != read[1]]
+    sets = [model.synthesis(mix(a, b, start))[-1] for start in starts]
+    judged = torch.stack([judge(gan.for_judge(pictures)).argmax(dim=1) for pictures in sets])
+    digit_a, digit_b, *mixed = judged[:, judged[0] != judged[1]]
     found = {}
     for start, digits in enumerate(mixed):
-        found[f"first_{start}"] = (digits == ours).sum().item() / max(1, len(ours))
-        found[f"second_{start}"] = (digits == theirs).sum().item() / max(1, len(ours))
-    print("  ", {name: round(share, 3) for name, share in found.items()})
-
+        first = (digits == digit_a).sum().item() / max(1, len(digits))
+        second = (digits == digit_b).sum().item() / max(1, len(digits))
+        print(f"  {start} of A, {LAYERS - start} of B: A's digit {first:.3f}, B's {second:.3f}")
+        found |= {f"first_{start}": first, f"second_{start}": second}
     lead = found["first_2"] - found["second_2"]
     expect("majority", "two styles from A, one from B: A's digit leads by {}", lead, at_least=0.2)
     third = 1 - found["first_1"] - found["second_1"]
-    expect("third", "one from A, two from B: a third digit is read in {}", third, at_least=0.2)
+    expect("third", "one from A, two from B: a third digit in a share of {}", third, at_least=0.2)
     return found
 
 
@@ -288,7 +288,7 @@ def show_mixing(cfg: Config, judge: nn.Module, model: Generator, n: int) -> dict
 
 
 def adam_for(model: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """A tenth of the rate for the mapping network, on which all depend, and less for the noise."""
+    """A tenth of the rate for the mapping network, which feeds all layers; less for the noise."""
     weights = dict(model.named_parameters())
     mapping = [weights.pop(name) for name in [*weights] if "mapping" in name]
     strengths = [weights.pop(name) for name in [*weights] if "strength" in name]
@@ -322,7 +322,7 @@ def draw_styles(cfg: Config, model: Generator) -> None:
         mixed.append(model.synthesis(mix(w.expand_as(columns), columns, LAYERS - 1))[-1])
     strips = [model.picture(model.truncated(ours, psi)) for psi in (0, 0.25, 0.5, 0.75, 1, 1.25)]
     grids = torch.stack(mixed), torch.stack(strips, dim=1)
-    titles = "Rows: A's styles at 4 and 8 pixels. Columns: B's at 16", "ψ = 0 (left) to 1.25"
+    titles = "Left: A. Top: B. Inside: A at 4 and 8, B at 16 pixels", "A, truncated: ψ = 0 to 1.25"
     figure, axes = new_figure(1, 2, size=(11, 7), width_ratios=(9, 6))
     for axis, title, grid in zip(axes, titles, grids):
         sheet = grid[:, :, 0].transpose(1, 2).flatten(2).flatten(0, 1)
