@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LinearLR
 from common.checks import check, check_close, depends_on_input, expect, overfits
 from common.config import LessonConfig, main, param
 from common.data.batches import Batches
-from common.data.gaussians import gaussian_like, gaussian_of
+from common.data.gaussians import gaussian_by_class, gaussian_like, gaussian_of
 from common.data.images import load_images
 from common.data.tensors import to_tensors
 from common.figures import new_figure, plot_images, save_figure
@@ -284,8 +284,8 @@ def show_conditional(judge, model: VAE, train: tuple, new: Tensor, plain: float)
     expect("ahead", "its distance is {} of that of the VAE without labels", share, at_most=0.5)
 
     # The baseline with the same labels and no network.
-    each = [gaussian_like(x[labels == digit], len(new) // 10) for digit in range(10)]
-    by_class, _ = score("by_class", judge, torch.cat(each), x, new)
+    rows = gaussian_by_class(x, labels, len(new))
+    by_class, _ = score("by_class", judge, rows, x, new)
     return found | by_class | {"asked": right}
 
 

@@ -158,6 +158,7 @@ def show_loss(cfg: Config, pictures: Tensor, labels: Tensor) -> None:
     x_0 = torch.randn(64, 1, 8, 8).double()
     loss = diffusion_loss(knowing(x_0), x_0, torch.zeros(64).long(), alpha_bar)
     check_close("known", "a model that knows x_0 has the loss 0", loss, 0 * loss, atol=1e-12)
+
     loss = diffusion_loss(naming, torch.zeros(40_000, 1, 1, 1), torch.full((40_000,), 3), alpha_bar)
     text = "one that outputs its label: 1 + 0.85 · 3² + 0.15 · 10² = 23.65, by chance {}"
     check("dropped", text, loss, above=22.95, below=24.35)
@@ -228,6 +229,7 @@ def show_sample(cfg: Config) -> None:
     x = torch.zeros(1, 1, 1, 1)
     found = [guided_noise(naming, x, three, three, w).item() for w in (0, 1, 2)]
     check_close("guided", "w = 0, 1, 2: 10, 3, and 10 + 2 · (3 - 10)", found, [10.0, 3.0, -4.0])
+
     alpha_bar = theory.linear_schedule(100)
     x_0, noise = torch.randn(2, 20, 1, 8, 8).double()
     x = theory.diffuse(x_0, 30, alpha_bar, noise)
@@ -271,10 +273,11 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
     kinds |= {"guided": (average, cfg.guidance), "strong": (average, 2 * cfg.guidance)}
     for name, (network, w) in kinds.items():
         paths[name] = ddim(start, make_denoiser(network, label, w), alpha_bar, cfg.ddim_steps)
+
     # The baseline with the same labels and no network: a Gaussian of each digit's pixels (8.5).
-    x = train_set[0].flatten(start_dim=1)
-    each = [vae.gaussian_like(x[train_set[1] == digit], cfg.samples) for digit in range(10)]
-    paths["by_class"] = [torch.stack(each, dim=1).reshape(-1, 1, 8, 8)[: cfg.samples]]
+    rows = vae.gaussian_by_class(train_set[0].flatten(start_dim=1), train_set[1], cfg.samples)
+    paths["by_class"] = [rows.reshape(-1, 1, 8, 8)]
+
     sets = {name: (path[-1], label) for name, path in paths.items()}
     sets["new"] = tuple(part[: cfg.samples] for part in test_set)
     known, known_label = (part[: cfg.samples] for part in train_set)
@@ -288,14 +291,11 @@ def show_digits(cfg: Config, train_set: tuple, test_set: tuple) -> tuple[dict, d
         variance = (pictures - means[wanted]).square().mean().item()
         found |= {**scores, f"{name}_asked": asked, f"{name}_variance": variance}
         print(f"  {'':13}   as asked {asked:.3f}, variance within a digit {variance:.3f}")
-    ratio = found["ddpm"] / found["noise"]
-    expect("fell", "DDPM is {} times as far from the data as noise", ratio, at_most=0.1)
-    ratio = found["by_class"] / found["ddpm"]
-    expect("plain", "a Gaussian for each digit is {} times as far as DDPM", ratio, at_most=1)
-    ratio = found["ddim"] / found["ddpm"]
-    expect("ddim", "DDIM, in fewer steps, is {} times as far as DDPM", ratio, at_most=2)
-    ratio = found["no_average"] / found["ddim"]
-    expect("ema", "without the average of the weights {} times as far", ratio, at_least=1)
+
+    expect("fell", "DDPM's distance is {} of noise's", found["ddpm"] / found["noise"], at_most=0.1)
+    expect("plain", "the Gaussians' is {} of DDPM's", found["by_class"] / found["ddpm"], at_most=1)
+    expect("ddim", "in fewer steps, DDIM's is {} of it", found["ddim"] / found["ddpm"], at_most=2)
+    expect("ema", "unaveraged weights: {} of it", found["no_average"] / found["ddim"], at_least=1)
     share = found["guided_asked"]
     expect("asked", f"with w = {cfg.guidance:g} a share of {{}} is as asked", share, at_least=0.9)
     expect("better", "that is {} more than with w = 1", share - found["ddim_asked"], above=0)

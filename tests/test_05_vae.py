@@ -110,23 +110,6 @@ def test_the_bound_is_the_log_of_the_mean_weight():
     assert (lesson.importance_bound(log_w) > log_w.mean(dim=0)).all()
 
 
-def test_gaussian_like_has_mean_and_covariance():
-    torch.manual_seed(0)
-    rows = torch.randn(400, 3) @ torch.randn(3, 3) + 2
-    drawn = lesson.gaussian_like(rows, 50_000)
-    torch.testing.assert_close(drawn.mean(dim=0), rows.mean(dim=0), atol=0.05, rtol=0)
-    torch.testing.assert_close(drawn.T.cov(), rows.T.cov(), atol=0.15, rtol=0)
-
-
-def test_no_direction_is_narrower_than_asked():
-    torch.manual_seed(0)
-    rows = torch.randn(500, 3) * torch.tensor([2.0, 1.0, 0.0])  # the last one is constant
-    cov = lesson.gaussian_of(rows, 0.25).covariance_matrix
-    values = torch.linalg.eigvalsh(cov)
-    torch.testing.assert_close(values[0], torch.tensor(0.25))
-    torch.testing.assert_close(cov[:2, :2], rows.T.cov()[:2, :2], atol=1e-4, rtol=0)
-
-
 def test_a_score_has_the_three_numbers():
     """With a judge that is one linear layer on the first 84 pixels."""
     torch.manual_seed(0)
