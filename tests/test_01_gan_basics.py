@@ -264,3 +264,52 @@ def test_the_ring_compares_equal_highest_rates_and_shows_the_worst_run(monkeypat
     for name, points in pictures.items():
         assert covered(points, ring())[0] == 3
         assert (scores[name], scores[f"{name}_best"]) == (5, 7)
+
+
+def test_a_fifth_of_a_negative_number_passes_each_hidden_layer():
+    """The slope of DCGAN's paper; seven later networks are built from this one."""
+    torch.manual_seed(0)
+    model = lesson.mlp(2, 3, width=7).double()
+    first, second, last = [layer for layer in model if isinstance(layer, nn.Linear)]
+    x = randn(5, 2)
+    hidden = first(x)
+    hidden = hidden.clamp(min=0) + 0.2 * hidden.clamp(max=0)
+    hidden = second(hidden)
+    hidden = hidden.clamp(min=0) + 0.2 * hidden.clamp(max=0)
+    torch.testing.assert_close(model(x), last(hidden))
+
+
+def test_training_on_the_ring_plays_the_game_with_new_points_in_each_step(monkeypatch):
+    """Small networks with 64 hidden units, batches of 128, both rates to their own player."""
+    calls = []
+    monkeypatch.setattr(lesson, "gan_step", lambda *arguments: calls.append(arguments))
+    cfg = lesson.Config(ring_steps=7, device="cpu")
+    points = lesson.train_ring(cfg, 0.003, 0.002, seed=0)
+    assert points.shape == (2000, 2) and not points.requires_grad
+    assert len(calls) == 7
+
+    generator, discriminator, real, noise, g_adam, d_adam = calls[0]
+    assert widths(generator) == [(64, 2), (64, 64), (2, 64)]
+    assert widths(discriminator) == [(64, 2), (64, 64), (1, 64)]
+    for adam, player, rate in ((g_adam, generator, 0.003), (d_adam, discriminator, 0.002)):
+        (group,) = adam.param_groups
+        assert group["lr"] == rate
+        assert {id(each) for each in group["params"]} == {id(each) for each in player.parameters()}
+
+    for _, _, real, noise, *_ in calls:
+        assert real.shape == noise.shape == (128, 2)
+    drawn = torch.cat([real for _, _, real, *_ in calls])
+    distance = torch.cdist(drawn, ring()).amin(dim=1)
+    assert 0.5 * SD < distance.mean() < 2 * SD
+    assert len(drawn.unique(dim=0)) == 7 * 128  # new points in each step
+
+
+def widths(model: nn.Sequential) -> list[tuple[int, ...]]:
+    return [tuple(layer.weight.shape) for layer in model.modules() if isinstance(layer, nn.Linear)]
+
+
+def test_a_run_on_the_ring_follows_from_its_seed():
+    cfg = lesson.Config(ring_steps=2, device="cpu")
+    first, again, other = [lesson.train_ring(cfg, 1e-3, 1e-3, seed) for seed in (5, 5, 6)]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -133,3 +133,8 @@ def test_learn_falls_to_a_rate_of_zero():
             pass
     assert rates[::2] == pytest.approx([2.0, 1.5, 1.0, 0.5])  # D moves first
     assert rates[1::2] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_the_share_of_copies_is_a_plain_number():
+    train, held_out, pictures = torch.randn(3, 6, 2)
+    assert isinstance(lesson.closer_to_training(pictures, train, held_out), float)

@@ -87,6 +87,16 @@ def test_the_deep_autoencoder_is_its_own_mirror_image():
     assert code.shape == (200, 3) and code.min() < 0 < code.max()
 
 
+def test_the_deep_autoencoder_has_128_hidden_units_unless_told_otherwise():
+    """The size that the results of the note were measured with."""
+    model = lesson.deep_autoencoder(64, 4)
+    half = 64 * 128 + 128 + 128 * 128 + 128
+    to_code, from_code = 128 * 4 + 4, 4 * 128 + 128
+    to_pixels = 128 * 64 + 64
+    wanted = half + to_code + from_code + 128 * 128 + 128 + to_pixels
+    assert sum(weight.numel() for weight in model.parameters()) == wanted
+
+
 def test_the_noise_is_new_in_each_call_and_only_on_the_inputs():
     x = torch.zeros(50, 7)
     losses = {lesson.denoising_loss(nn.Identity(), (x, x)).item() for _ in range(5)}

@@ -51,6 +51,12 @@ def test_the_defaults_are_the_papers():
     assert not layer.norm_first and layer.dropout.p == 0.1 and layer.feed_forward.dropout.p == 0.1
     assert layer.attention.dropout.p == 0.1 and isinstance(layer.feed_forward.activation, nn.ReLU)
     assert layer.attention_norm.eps == layer.feed_forward_norm.eps == 1e-5
+    assert not lesson.Encoder(1, 12, 3, 20).layers[0].norm_first
+
+
+def test_recall_is_one_postnorm_layer_with_64_hidden_units():
+    (layer,) = lesson.Recall(CONFIG).encoder.layers
+    assert not layer.norm_first and layer.feed_forward.inner.out_features == 64
 
 
 def test_the_last_norm():

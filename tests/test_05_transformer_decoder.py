@@ -120,6 +120,32 @@ def test_the_numbers_of_the_pairs_are_read():
     assert moved.tolist() == [True] * lesson.LENGTH
 
 
+@pytest.mark.parametrize("peek", [False, True])
+def test_positions_are_added_to_the_memory_and_only_by_peeking_to_the_text(peek):
+    model = lesson.make_model(CONFIG, peek).double()
+    source, target = sequences.expansions(CONFIG, 3, seed=0)
+    inputs = lesson.teacher_inputs(target)
+    table = lesson.sinusoidal(lesson.LENGTH, CONFIG.dim).to(model.table)
+    letters, numbers = source.unbind(dim=2)
+    memory = model.symbol.weight[letters] + model.number.weight[numbers] + table[:4]
+    x = model.symbol.weight[inputs]
+    mask = causal_mask(lesson.LENGTH)
+    if peek:
+        x = x + table
+        mask = torch.ones_like(mask)
+    for layer in model.decoder.layers:
+        x = layer(x, memory, mask, encoder.padding_mask(letters))
+    torch.testing.assert_close(model(source, inputs), model.head(x))
+
+
+def test_the_expanders_sizes():
+    model = lesson.Expander(CONFIG)
+    assert not model.peek and len(model.decoder.layers) == 2
+    assert model.number.num_embeddings == sequences.MOST_TIMES + 1
+    for layer in model.decoder.layers:
+        assert layer.feed_forward.inner.out_features == 4 * CONFIG.dim
+
+
 def test_without_self_attention_nothing_is_counted():
     """The note's sentence: after each c, the logits are the same."""
     source, _ = sequences.expansions(CONFIG, 1, seed=0)

@@ -132,3 +132,46 @@ def test_a_score_has_the_three_numbers():
     same, _ = lesson.score("same", judge, x, x, new)
     assert abs(same["same"]) < 1e-4 < found["new"]
     assert same["same_closer"] == 1
+
+
+def test_how_many_parameters_the_vae_has():
+    """Two hidden layers of 256 units in each half, the code being 8 means and 8 log variances."""
+    model = lesson.VAE(64)
+    encoder = 65 * 256 + 257 * 256 + 257 * 16
+    decoder = 9 * 256 + 257 * 256 + 257 * 64
+    halves = (model.encoder, model.decoder)
+    found = [sum(weight.numel() for weight in half.parameters()) for half in halves]
+    assert found == [encoder, decoder]
+
+
+def test_the_loss_without_a_beta_is_minus_the_elbo():
+    model = lesson.VAE(6, latent=2, conditions=3).double()
+    batch = (torch.randn(5, 6).double(), torch.randn(5, 3).double())
+    torch.manual_seed(1)
+    plain = lesson.vae_loss(model, batch)
+    torch.manual_seed(1)
+    torch.testing.assert_close(plain, lesson.vae_loss(model, batch, beta=1.0))
+
+
+@pytest.mark.parametrize("counts, classes", [([37, 1, 1, 1], 4), ([39, 1, 1, 1], 1)])
+def test_a_digit_counts_from_a_quarter_of_its_fair_share(counts, classes, monkeypatch):
+    """Of 40 pictures 4 are fair, so that one is enough; of 42 it is not."""
+    digits = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    rows = digits[:, None].float().expand(-1, 64)
+    monkeypatch.setattr(lesson.gan, "for_judge", lambda pictures: pictures[:, 0, 0, 0].long())
+    monkeypatch.setattr(lesson.gan, "features", lambda judge, pictures: pictures.flatten(1)[:, :3])
+    found, named = lesson.score("new", torch.eye(10).__getitem__, rows, rows, rows + 1)
+    assert found["new_classes"] == classes
+    assert torch.equal(named, digits)
+    assert [type(each) for each in found.values()] == [float, int, float]
+
+
+def test_copies_are_looked_for_among_the_generated_rows(monkeypatch):
+    """Both are copies of the first training row; the other training rows are nearer to new ones."""
+    monkeypatch.setattr(lesson.gan, "for_judge", lambda pictures: torch.zeros(len(pictures)).long())
+    monkeypatch.setattr(lesson.gan, "features", lambda judge, pictures: pictures.flatten(1)[:, :3])
+    x = torch.tensor([0.0, 10, 20])[:, None].expand(-1, 64)
+    new = torch.tensor([11.0, 21])[:, None].expand(-1, 64)
+    rows = x[:1].expand(2, -1) + 0.1
+    found, _ = lesson.score("copies", torch.eye(10).__getitem__, rows, x, new)
+    assert found["copies_closer"] == 1

@@ -140,6 +140,7 @@ def test_the_distance_along_lines():
     x = torch.randn(500, 2).double()
     moved = x[torch.randperm(500)] + torch.tensor([0.6, -0.8])
     assert lesson.sliced_distance(x, moved) == pytest.approx(2 / math.pi, rel=1e-3)
+    assert isinstance(lesson.sliced_distance(x, moved), float)
     assert lesson.sliced_distance(x, x) == 0
 
 

@@ -228,7 +228,22 @@ def test_greedy_takes_the_likeliest_of_the_last_position():
     inputs = torch.cat([torch.full((4, 1), 7), written[:, :-1]], dim=1)
     wanted = model(source, inputs).argmax(dim=2)
     ended = (written == 29).cumsum(dim=1) - (written == 29).long() > 0
-    assert torch.equal(written[~ended], wanted[~ended]) and not written.requires_grad
+    assert torch.equal(written[~ended], wanted[~ended])
+
+
+def test_greedy_keeps_no_graph(monkeypatch):
+    model = small(shared=True)
+    decode = model.decode
+    seen = []
+
+    def watched(*arguments):
+        logits = decode(*arguments)
+        seen.append(logits.requires_grad)
+        return logits
+
+    monkeypatch.setattr(model, "decode", watched)
+    lesson.greedy(model, torch.randint(3, 30, (2, 6)), 3)
+    assert seen == [False] * 3
 
 
 def test_another_symbol_as_the_end_changes_only_what_stands_behind_it():

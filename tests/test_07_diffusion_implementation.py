@@ -225,3 +225,95 @@ def test_guidance_is_the_score_of_a_classifier():
     classifier = torch.autograd.grad((log_p[1] - log_p[0]).sum(), x)[0]
     noises = [-b * theory.score(x, each.denoise(x, a, b), a, b) for each in (both, first)]
     torch.testing.assert_close(noises[1] - noises[0], -b * classifier)
+
+
+def test_the_context_is_made_of_cosines_and_an_embedding():
+    """cos 0 = 1 is the constant among them, and tells 0 from π as well."""
+    model = make_unet()
+    angle, label = torch.tensor([0.0, 0.4, 1.5]).double(), torch.tensor([3, 10, 0])
+    waves = torch.stack([torch.cos(k * angle) for k in range(8)], dim=1)
+    y = waves @ model.angles.weight.T + model.angles.bias + model.labels.weight[label]
+    torch.testing.assert_close(model.context(angle, label), y * y.sigmoid())
+
+
+def test_steps_of_ddim_that_are_not_whole_numbers_are_rounded():
+    """Three steps through ten: from 10 to 7 to 3 to 0."""
+    alpha_bar = theory.linear_schedule(10)
+    x_0, noise = randn(2, 4, 1, 8, 8)
+    x_0 = x_0.clamp(-1, 1)
+    denoise = lesson.make_denoiser(lesson.knowing(x_0), torch.zeros(4), 1)
+    path = lesson.ddim(theory.diffuse(x_0, 10, alpha_bar, noise), denoise, alpha_bar, 3)
+    wanted = [theory.diffuse(x_0, t, alpha_bar, noise) for t in (10, 7, 3, 0)]
+    torch.testing.assert_close(torch.stack(path), torch.stack(wanted))
+
+
+class OneWeight(nn.Module):
+    """In place of the U-Net: training moves one number."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(()))
+
+
+def train_one_weight(monkeypatch, steps: int, seed: int = 0):
+    """Both networks, what each step was given, and the weight behind each step."""
+    given = []
+    weights = []
+
+    def loss(model, pictures, labels, alpha_bar):
+        given.append((pictures, labels, alpha_bar))
+        weights.append(model.weight.item())
+        return (model.weight - 100).square()  # too far to be reached
+
+    monkeypatch.setattr(lesson, "UNet", OneWeight)
+    monkeypatch.setattr(lesson, "diffusion_loss", loss)
+    cfg = lesson.Config(steps=steps, noise_steps=20, seed=seed, device="cpu")
+    model, average = lesson.train(cfg, torch.arange(10.0), torch.arange(10))
+    return model, average, given, [*weights, model.weight.item()]
+
+
+def test_training_draws_64_pictures_with_their_labels_for_each_step(monkeypatch):
+    _, _, given, _ = train_one_weight(monkeypatch, steps=30)
+    assert len(given) == 30
+    for pictures, labels, alpha_bar in given:
+        assert pictures.shape == labels.shape == (64,)
+        assert torch.equal(pictures.long(), labels)
+        torch.testing.assert_close(alpha_bar, theory.linear_schedule(20).float())
+    drawn = torch.cat([labels for _, labels, _ in given])
+    assert drawn.bincount().min() > 100
+
+
+def test_training_takes_steps_of_adam(monkeypatch):
+    """Each from the gradient of its own loss alone, at the rate 0.003."""
+    _, _, _, weights = train_one_weight(monkeypatch, steps=5)
+    weight = nn.Parameter(torch.tensor(weights[0]))
+    adam = torch.optim.Adam([weight], lr=0.003)
+    wanted = [weights[0]]
+    for _ in range(5):
+        weight.grad = 2 * (weight.detach() - 100)
+        adam.step()
+        wanted.append(weight.item())
+    assert weights == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", [100, 1100])
+def test_the_average_has_a_short_memory_at_first(steps, monkeypatch):
+    """Of it step / (step + 10) stays, and later 0.99."""
+    model, average, _, weights = train_one_weight(monkeypatch, steps)
+    wanted = weights[0]
+    for step, weight in enumerate(weights[1:]):
+        kept = step / (step + 10) if step < 990 else 0.99
+        wanted = kept * wanted + (1 - kept) * weight
+    assert average.weight.item() == pytest.approx(wanted, abs=1e-4)
+    assert model.weight.item() == weights[-1] > wanted + 0.01
+
+
+def test_training_follows_from_the_seed(monkeypatch):
+    paths = [train_one_weight(monkeypatch, 2, seed)[3] for seed in (3, 3, 4)]
+    assert paths[0] == paths[1] != paths[2]
+
+
+def test_a_network_on_another_device_makes_its_waves_there():
+    model = lesson.UNet(8).to("meta")
+    x, angle = torch.zeros(2, 1, 8, 8, device="meta"), torch.zeros(2, device="meta")
+    assert model(x, angle, torch.zeros(2, device="meta").long()).device.type == "meta"

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import cdist
+from torch import nn
 
 from common.config import execute
 from common.lessons import load_lesson
@@ -87,3 +89,68 @@ def test_a_ball_needs_a_neighbour(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         execute(lesson.run, lesson.Config, lesson.__doc__, argv)
     assert "--k: must be 1 or more" in capsys.readouterr().err
+
+
+def test_probabilities_are_a_softmax_of_what_the_judge_answers() -> None:
+    torch.manual_seed(0)
+    judge = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 10))
+    pictures = 2 * torch.rand(4, 1, 8, 8) - 1
+    found = lesson.probabilities(judge, pictures)
+    powers = judge(lesson.gan.for_judge(pictures)).detach().exp()
+    torch.testing.assert_close(found, (powers / powers.sum(dim=1, keepdim=True)).double())
+    assert found.dtype == torch.float64 and not found.requires_grad
+
+
+def test_measures_of_single_sets_are_plain_numbers() -> None:
+    """A report prints them and writes them down: neither a tensor nor a NumPy number."""
+    x, y = torch.randn(2, 12, 3).double()
+    found = [lesson.inside(x, y, 3), lesson.coverage(x, y, 3), lesson.at_infinity(x, y, (4, 8, 12))]
+    assert [type(each) for each in found] == [float, float, float]
+
+
+def test_a_point_on_the_surface_is_in_the_ball() -> None:
+    """The balls are closed, as in both papers: -1 is as far from 0 as its neighbour 1."""
+    real = torch.tensor([[0.0], [1], [3]]).double()
+    generated = torch.tensor([[-1.0]]).double()
+    assert lesson.inside(generated, real, 1) == 1
+    assert lesson.coverage(real, generated, 1) == pytest.approx(1 / 3)
+
+
+def test_a_copied_picture_is_in_the_ball_of_its_copies() -> None:
+    """Four copies have three neighbours at distance 0, so the radius is 0."""
+    real = torch.tensor([[0.0], [1], [3]]).double()
+    copies = real[:1].repeat(4, 1)
+    assert lesson.radii(copies, 3).tolist() == [0, 0, 0, 0]
+    assert lesson.inside(real, copies, 3) == pytest.approx(1 / 3)
+
+
+def test_all_measures_of_the_balls_by_hand(monkeypatch) -> None:
+    """The sets of [3]: precision and recall must not change places."""
+    real = torch.tensor([[0.0], [1], [2], [8], [9]]).double()
+    generated = torch.tensor([[0.5], [1.5], [20]]).double()
+    # a second feature that never changes: one alone has no covariance matrix
+    real, generated = F.pad(real, (0, 1)), F.pad(generated, (0, 1))
+    answers = torch.eye(2).double()[[0, 0, 1, 1]]
+    monkeypatch.setattr(lesson.gan, "features", lambda judge, pictures: generated)
+    monkeypatch.setattr(lesson, "probabilities", lambda judge, pictures: answers)
+    found = lesson.measure(lesson.Config(k=1, device="cpu"), None, None, real)
+
+    # means 22/3 and 4, variances 120.583 and 17.5
+    fid = (22 / 3 - 4) ** 2 + (generated[:, 0].std() - real[:, 0].std()).item() ** 2
+    wanted = {"FID": fid, "IS": 2, "precision": 2 / 3, "recall": 1, "coverage": 3 / 5}
+    assert found == pytest.approx(wanted)
+    assert tuple(found) == lesson.MEASURES
+    assert all(isinstance(score, float) for score in found.values())
+
+
+def test_the_other_judge_keeps_the_size_of_a_picture_in_each_convolution() -> None:
+    model = lesson.rectified()
+    shapes = []
+    x = torch.zeros(2, 1, 32, 32)
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(16, 8, 8), (32, 4, 4), (64,), (10,)]
+    features = lesson.gan.features(model, torch.zeros(2, 1, 8, 8))
+    assert features.shape == (2, 64)

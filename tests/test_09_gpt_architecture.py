@@ -87,6 +87,27 @@ def test_dropout_acts_in_training_only_and_where_gpt_2_has_it():
     torch.testing.assert_close(model(tokens), model(tokens))
 
 
+def test_the_embeddings_are_dropped_too(monkeypatch):
+    model = small(dropout=0.5)
+    seen = {}
+
+    def encoder(x, mask):
+        seen["x"] = x
+        return x
+
+    monkeypatch.setattr(model.encoder, "forward", encoder)
+    tokens = torch.randint(11, (2, 8))
+    model(tokens)
+    vectors = model.tokens.weight[tokens] + model.positions.table.weight
+    kept = seen["x"] / vectors
+    assert set(kept.round(decimals=9).unique().tolist()) == {0.0, 2.0}
+
+
+def test_dropout_is_gpt_2s_by_default():
+    model = small()
+    assert model.dropout.p == model.encoder.layers[0].dropout.p == 0.1
+
+
 @pytest.mark.parametrize("layers", [1, 8])
 def test_the_first_weights(layers):
     model = lesson.GPT(300, 200, 128, layers, 4)

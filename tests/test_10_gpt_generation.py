@@ -1,5 +1,6 @@
 """Lesson 7.10: what its claims cannot see in a short run, and what later lessons rely on."""
 
+import inspect
 import math
 
 import pytest
@@ -31,6 +32,35 @@ def test_filtered_keeps_what_its_arguments_say():
     assert kept_tokens(logits, 1.0, 0, 0.4) == [1]
     assert kept_tokens(logits, 1.0, 0, 0.0) == [1]
     assert kept_tokens(logits, 1.0, 3, 0.51) == [1]  # of three, the first has 10 / 19
+    assert kept_tokens(logits, 1.0, 1) == [1]
+
+
+def test_a_token_goes_if_those_before_it_have_just_top_p():
+    logits = torch.tensor([0.25, 0.5, 0.25]).log().tolist()
+    assert kept_tokens(logits, 1.0, 0, 0.5) == [1]
+
+
+def test_by_default_nothing_is_left_out():
+    for function in (lesson.filtered, lesson.sampler):
+        defaults = inspect.signature(function).parameters
+        assert defaults["top_k"].default == 0 and defaults["top_p"].default == 1.0
+    assert inspect.signature(lesson.sampler).parameters["temperature"].default == 1.0
+
+
+def test_writing_keeps_no_graph():
+    """Logits that need a gradient hold on to all activations of all steps."""
+    model = model_of()
+    prompt = torch.randint(9, (1, 4))
+    seen = []
+
+    def choose(logits):
+        seen.append(logits.requires_grad)
+        return lesson.greedy(logits)
+
+    lesson.generate(model, prompt, 3, choose)
+    lesson.generate_anew(model, prompt, 3, choose)
+    _, scores = lesson.beam_search(model, prompt, 2, 3)
+    assert seen == [False] * 6 and not scores.requires_grad
 
 
 def test_filtered_divides_what_it_keeps_by_the_temperature():
