@@ -303,3 +303,43 @@ def test_fine_tuning_minilm_beats_a_random_start():
         with torch.no_grad():
             scores.append((model.eval()(tokens).argmax(dim=1) == labels).double().mean())
     assert scores[0] > scores[1] + 0.15
+
+
+def what_is_trained(monkeypatch, seed: int) -> dict:
+    """The arguments with which fine_tune asks for ten passes over 40 texts."""
+    asked = {}
+
+    def fit(model, batches, adam, loss_fn, **options):
+        orders = [batch[2].tolist() for batch in batches]
+        asked.update(adam=adam, loss_fn=loss_fn, orders=orders, **options)
+
+    monkeypatch.setattr(lesson, "fit", fit)
+    model = make_model()
+    tokens = torch.full((40, 5), FIRST)
+    train = (tokens, torch.zeros_like(tokens), torch.arange(40))
+    lesson.fine_tune(model, [{"params": model.parameters(), "lr": 0.01}], train, 10, seed)
+    return asked
+
+
+def test_fine_tuning_shuffles_batches_of_20(monkeypatch):
+    orders = what_is_trained(monkeypatch, seed=3)["orders"]
+    assert [len(order) for order in orders] == [20, 20]
+    assert sorted(orders[0] + orders[1]) == list(range(40)) != orders[0] + orders[1]
+    assert what_is_trained(monkeypatch, seed=3)["orders"] == orders
+    assert what_is_trained(monkeypatch, seed=4)["orders"] != orders
+
+
+def test_fine_tuning_warms_up_for_a_tenth_of_the_steps(monkeypatch):
+    asked = what_is_trained(monkeypatch, seed=0)
+    assert asked["epochs"] == 10 and asked["quiet"] and asked["loss_fn"] is lesson.cross_entropy
+    rates = []
+    for _ in range(20):
+        rates.append(asked["adam"].param_groups[0]["lr"])
+        asked["adam"].step()
+        asked["scheduler"].step()
+    wanted = [0, 0.005] + [0.01 * (20 - step) / 18 for step in range(2, 20)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_the_head_drops_a_tenth_by_default():
+    assert lesson.Classifier(lesson.BERT(30, 16, 8, 1, 2)).dropout.p == 0.1
