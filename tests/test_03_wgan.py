@@ -174,6 +174,23 @@ def test_the_generator_goes_uphill_and_the_critic_learns_in_its_turns_only():
     assert all(torch.equal(fixed[name], weight) for name, weight in generator.state_dict().items())
 
 
+def test_the_generator_raises_the_mean_of_the_critic():
+    """Adam hides the size of a gradient; plain steps show it."""
+    generator = nn.Linear(2, 1)
+    critic = nn.Linear(1, 1)
+    nn.init.constant_(critic.weight, 3.0)
+    nn.init.zeros_(generator.bias)
+    g_sgd, c_sgd = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (generator, critic))
+    lesson.wgan_step(generator, critic, grid(), g_sgd, c_sgd, turns=0)
+    torch.testing.assert_close(generator.bias.detach(), torch.tensor([0.3]))
+
+
+def test_slopes_leave_their_points_alone():
+    x = torch.randn(3, 1)
+    lesson.slopes(nn.Linear(1, 1), x)
+    assert not x.requires_grad
+
+
 def test_the_divergence_of_sets_apart_is_constant():
     """The note: ln 2, however far the two points are."""
     p, q = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])

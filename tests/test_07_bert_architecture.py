@@ -298,3 +298,16 @@ def test_a_loss_over_all_words_is_lowered_by_copying():
     inputs, _ = lesson.ask(tokens, 1000, generator())
     copied = (inputs == tokens).double().mean().item()
     assert math.isclose(copied, 0.865, abs_tol=0.015)
+
+
+def test_shares_are_exact_at_their_limits(monkeypatch):
+    """A random number equal to the share is over it: 0.15 of all, of these 0.8 and 0.1."""
+    chance = torch.tensor([[0.15, 0.0, 0.0, 0.0]])
+    kind = torch.tensor([[0.0, 0.75, 0.8, 0.9]])
+    draws = [chance, kind]
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: draws.pop(0))
+    monkeypatch.setattr(torch, "randint", lambda low, high, shape, generator: torch.full(shape, 99))
+    tokens = torch.tensor([[20, 21, 22, 23]])
+    inputs, labels = lesson.ask(tokens, 100, generator())
+    assert inputs.tolist() == [[20, lesson.MASK, 22, 99]]
+    assert labels.tolist() == [[lesson.NOT_ASKED, 21, 22, 23]]
