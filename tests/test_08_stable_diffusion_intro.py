@@ -209,3 +209,24 @@ def test_saved_networks_draw_a_prompt(tmp_path):
     assert all(torch.equal(saved[name], weight) for name, weight in model.state_dict().items())
     lesson.answer(dataclasses.replace(cfg, prompt="a red circle"))
     assert (tmp_path / "prompt.png").stat().st_size > 1000
+
+
+def test_a_prompt_of_one_token_is_read():
+    model = lesson.TextUNet(8)
+    nn.init.normal_(model.exit.weight)
+    x = torch.randn(2, lesson.LATENT, 4, 4)
+    v = model(x, torch.tensor([0.3, 0.9]), torch.tensor([[3], [4]]))
+    assert v.shape == x.shape
+
+
+def test_the_denoiser_gives_the_model_angles_of_the_latents_type():
+    seen = []
+
+    def model(x, angle, tokens):
+        seen.append((angle.dtype, angle.shape))
+        return x
+
+    denoise = lesson.make_denoiser(model, torch.full((3, lesson.LENGTH), 3), 1)
+    a, b = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    denoise(torch.zeros(3, 1, 1, 1), a, b)
+    assert seen == [(torch.float32, (3,))]
