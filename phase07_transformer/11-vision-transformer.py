@@ -8,7 +8,7 @@ You will be able to answer
     4. What does it learn?                    show_learning   overfits, depends, linear, few, seen
     5. Which patches does it use?             show_rollout    two-layers, rows, object, most, least
 Predict   resnet: 8,000 pictures give a ViT the accuracy 0.6. What do 1,000 give a ResNet?
-Run       python phase07_transformer/11-vision-transformer.py              about a minute
+Run       python phase07_transformer/11-vision-transformer.py                  about 80 s
 Needs     phase03_pytorch/09-training-loop, phase05_cnn/07-resnet,
           phase07_transformer/01-self-attention, phase07_transformer/02-multi-head-attention,
           phase07_transformer/04-transformer-encoder

@@ -7,7 +7,7 @@ You will be able to answer
     3. How to sample?    show_sample  guided, denoised, same-noise
     4. Are they digits?  show_digits  fell, plain, ddim, ema, asked, better, spread, copies, caught
 Predict   ddim_asked: pictures are sampled with a label, no guidance. What share shows the digit?
-Run       python phase08_generative/07-diffusion-implementation.py           about 50 s
+Run       python phase08_generative/07-diffusion-implementation.py       about a minute
 Needs     phase08_generative/01-gan-basics, phase08_generative/05-vae,
           phase08_generative/06-diffusion-theory
 Reference -
