@@ -265,3 +265,11 @@ def test_the_commonest_answers_of_the_run():
         answers = [tasks.to_text(row) for row in target[n::4]]
         shares.append(max(answers.count(answer) for answer in set(answers)) / 500)
     assert 0.5 < shares[3] < 0.62 and shares[2] < 0.16 and max(shares[:2]) < 0.02
+
+
+def test_the_last_sentinel_is_one_too():
+    """The smallest of the hundred stands for the hundredth gap."""
+    last = 1000 - lesson.SENTINELS
+    source = torch.tensor([5, last, 6, lesson.END])
+    target = torch.tensor([last, 7, last - 1, lesson.END])
+    assert lesson.rebuild(source, target, 1000).tolist() == [5, 7, last - 1, 6]
