@@ -13,7 +13,7 @@ from projects import run_project
 
 from common import checkpoint
 from common.data import sentences
-from common.data.sequences import PAD
+from common.data.sequences import END, PAD
 from common.errors import LessonError
 from common.lessons import load_lesson
 
@@ -246,6 +246,25 @@ def test_batches_hold_each_sentence_once_and_keep_the_limit(seed: int) -> None:
     assert len(again) == len(batches)
 
 
+def test_batches_follow_from_their_generator_alone() -> None:
+    lengths = torch.randint(1, 40, (200,))
+    drawn = []
+    for _ in range(2):
+        torch.rand(1)  # whatever else has drawn before
+        drawn.append(project.batches_by_length(lengths, torch.Generator().manual_seed(5), 120))
+    for one, two in zip(*drawn, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_sentence_over_the_limit_is_a_batch_of_its_own() -> None:
+    batches = project.batches_by_length(torch.tensor([50, 60]), torch.Generator(), 10)
+    assert sorted(batch.tolist() for batch in batches) == [[0], [1]]
+
+
+def test_words_of_one_character_have_no_pairs() -> None:
+    assert project.learn_merges(Counter({"a": 5, "b": 3}), 4) == []
+
+
 # ---- BLEU
 
 
@@ -299,6 +318,35 @@ def test_a_wide_beam_finds_the_best_text_and_its_tokens(seed: int, alpha: float)
         torch.testing.assert_close(score, wanted.max(), rtol=1e-6, atol=1e-8)
         best = sentences.until_end(texts[wanted.argmax()])
         assert sentences.until_end(tokens) == best
+
+
+class OneWord:
+    """It ends with probability p; else it writes 3 to the limit of 6, where END is sure."""
+
+    def __init__(self, p: float):
+        self.p = p
+
+    def encode(self, source):
+        return torch.zeros(len(source), 1, 1), torch.ones(len(source), 1, 1, 1)
+
+    def decode(self, written, memory, mask):
+        p = torch.full((*written.shape, 5), 1e-30)
+        chance = {1: self.p, 6: 1 - 1e-7}.get(written.shape[1], 1e-7)
+        p[:, -1, END], p[:, -1, 3] = chance, 1 - chance
+        return p.log()
+
+
+def test_it_goes_on_as_long_as_a_longer_text_may_win() -> None:
+    """Of 3 3 3 3 3 END log p is -0.71, as of the first 3; over the penalty 11/6 that is -0.39."""
+    found, scores = project.beam_search(OneWord(0.51), torch.zeros(1, 1).long(), 2, 1.0, 6)
+    assert found.tolist() == [[3, 3, 3, 3, 3, END]]
+    assert scores.item() == pytest.approx(math.log(0.49) / (11 / 6), abs=1e-5)
+
+
+def test_it_stops_as_soon_as_no_longer_text_can_win() -> None:
+    """END scores -0.30, and 3 at most -1.35 / (11/6) = -0.74."""
+    found, scores = project.beam_search(OneWord(0.741), torch.zeros(1, 1).long(), 2, 1.0, 6)
+    assert found.tolist() == [[END]] and scores.item() == pytest.approx(math.log(0.741))
 
 
 def test_a_sentence_is_translated_alike_alone_and_in_a_batch() -> None:
