@@ -293,3 +293,18 @@ def test_the_judge_reads_labels_in_their_order() -> None:
     wrong = project.judge_loss(lambda x: 99.0 * torch.cat(logits, dim=1), (None, labels.flip(0)))
     right = project.judge_loss(lambda x: 99.0 * torch.cat(logits, dim=1), (None, labels))
     assert right < 1e-6 and wrong > 100
+
+
+def test_the_way_to_the_opposite_begins_at_its_start() -> None:
+    """By rounding the cosine of some of these is under -1, and then has no angle."""
+    torch.manual_seed(0)
+    z = torch.randn(1000, 64)
+    unit = z / z.norm(dim=1, keepdim=True)
+    assert (unit * -unit).sum(dim=1).min() < -1
+    torch.testing.assert_close(project.slerp(z, -z, torch.zeros(1000, 1)), z)
+
+
+def test_a_picture_is_at_distance_0_from_itself() -> None:
+    """The faster way through a product of matrices would say 0.05 or so."""
+    pictures = 100 * torch.randn(40, 300)
+    assert (project.nearest_distances(pictures, pictures) == 0).all()
