@@ -112,6 +112,42 @@ def test_the_notes_figures() -> None:
     assert project.sign_test(ours, ~ours) == 2 / 2**20
 
 
+def test_groups_of_one_count_and_the_table_has_plain_numbers() -> None:
+    groups = {"one": np.array([True, False, False]), "none": np.zeros(3, dtype=bool)}
+    table = project.by_group(np.array([True, False, True]), groups)
+    assert list(table) == ["one"]
+    accuracy, _, _, n = table["one"]
+    assert (accuracy, n) == (1.0, 1) and (type(accuracy), type(n)) == (float, int)
+
+
+@pytest.mark.parametrize("bins", [4, 10])
+def test_calibration_error_bin_by_bin(bins: int) -> None:
+    torch.manual_seed(0)
+    p = torch.rand(300).double()
+    labels = (torch.rand(300) < p**2).long()
+    wanted = 0.0
+    for number in range(bins):
+        low, high = (0.5 + (number + step) / (2 * bins) for step in (0, 1))
+        confidence = torch.maximum(p, 1 - p)
+        is_in = (confidence >= low) & (confidence < high)
+        right = (p[is_in] > 0.5).long() == labels[is_in]
+        wanted += abs(confidence[is_in].sum() - right.sum()).item() / 300
+    found = project.calibration_error(p, labels, bins)
+    assert type(found) is float and found == pytest.approx(wanted)
+
+
+def test_of_two_equal_probabilities_the_first_class_is_predicted() -> None:
+    found = project.calibration_error(torch.tensor([0.5, 0.54]).double(), torch.tensor([1, 1]))
+    assert found == pytest.approx(0.52 - 1 / 2)
+
+
+@pytest.mark.parametrize("label, limit", [(0, 0.05), (1, 20.0)])
+def test_temperatures_have_limits(label: int, limit: float) -> None:
+    """All right: no temperature is low enough. All wrong: none is high enough."""
+    logits = torch.tensor([[1.0, 0.0]] * 3).double()
+    assert project.temperature(logits, torch.full((3,), label)) == pytest.approx(limit)
+
+
 def test_calibration_error_of_one_who_is_always_sure() -> None:
     labels = torch.tensor([1, 1, 1, 0])
     assert project.calibration_error(torch.ones(4), labels) == pytest.approx(0.25)
