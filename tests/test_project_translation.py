@@ -332,7 +332,8 @@ class OneWord:
     def decode(self, written, memory, mask):
         p = torch.full((*written.shape, 5), 1e-30)
         chance = {1: self.p, 6: 1 - 1e-7}.get(written.shape[1], 1e-7)
-        p[:, -1, END], p[:, -1, 3] = chance, 1 - chance
+        p[:, -1, END] = chance
+        p[:, -1, 3] = 1 - chance
         return p.log()
 
 
